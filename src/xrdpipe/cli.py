@@ -1,0 +1,338 @@
+"""The command line, made from the configurations in config.py; the only place that prints."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from xrdpipe import __version__, config
+from xrdpipe.errors import (
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_LOST_FRAMES,
+    EXIT_USAGE,
+    OptionError,
+    XrdpipeError,
+    did_you_mean,
+)
+from xrdpipe.stages import run_stage
+from xrdpipe.types import Outcome, Progress
+
+app = typer.Typer(
+    name="xrdpipe",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a folder of 2D X-ray diffraction frames to per-pixel phase maps.",
+)
+
+EXAMPLES = {
+    "integrate": "xrdpipe integrate scan_0042/ --poni ceo2.poni --mask cell.tif --variant both",
+    "resample": "xrdpipe resample patterns.h5 --grid 5:24:0.01 --wavelength 0.4959 -o grid.h5",
+    "map": "xrdpipe map patterns.h5 --scan-shape 24x32 --snake -o map.h5",
+    "simulate": "xrdpipe simulate -o demo_scan --scan-shape 12x16 --seed 7",
+    "train": "xrdpipe train --cif a.cif --cif b.cif --wavelength 0.4959 -o my_model",
+    "evaluate": "xrdpipe evaluate map.h5 demo_scan/truth.h5",
+    "inspect": "xrdpipe inspect scan_0042/ --poni ceo2.poni",
+    "validate": "xrdpipe validate patterns.h5",
+}
+
+
+# --- reporting -------------------------------------------------------------------------------
+
+
+class Reporter:
+    """Progress for people (a bar on a terminal, plain lines in a log) or machines (JSON)."""
+
+    def __init__(self, log_json: bool) -> None:
+        self._json = log_json
+        self._bar: Any = None
+        self._label, self._total, self._seen = "", 0, 0
+        self._started = self._spoke = 0.0
+
+    @property
+    def progress(self) -> Progress:
+        """The functions a stage calls."""
+        return Progress(self.start, self.advance, self.done, self.note)
+
+    def note(self, text: str) -> None:
+        """Say one thing."""
+        if self._json:
+            self._event("note", text=text)
+        else:
+            print(text, file=sys.stderr)
+
+    def start(self, label: str, total: int) -> None:
+        """Begin counting."""
+        self._label, self._total, self._seen = label, total, 0
+        self._started = self._spoke = time.monotonic()
+        if self._json:
+            self._event("start", label=label, total=total)
+        elif sys.stderr.isatty():
+            from rich import progress as rich_progress
+            from rich.console import Console
+
+            self._bar = rich_progress.Progress(
+                rich_progress.TextColumn("{task.description}"),
+                rich_progress.BarColumn(),
+                rich_progress.MofNCompleteColumn(),
+                rich_progress.TextColumn("{task.fields[rate]}"),
+                rich_progress.TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._bar.add_task(label, total=total, rate="")
+
+    def advance(self, n: int) -> None:
+        """Count."""
+        self._seen += n
+        now = time.monotonic()
+        rate = self._seen / max(now - self._started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._seen, rate=f"{rate:.1f}/s")
+        elif now - self._spoke > 10:
+            self._spoke = now
+            left = (self._total - self._seen) / max(rate, 1e-9)
+            if self._json:
+                self._event("progress", done=self._seen, total=self._total, rate=round(rate, 2))
+            else:
+                print(
+                    f"{self._label}: {self._seen}/{self._total}, {rate:.1f}/s, {left:.0f} s left",
+                    file=sys.stderr,
+                )
+
+    def done(self) -> None:
+        """Stop counting."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elif self._json:
+            self._event("done", label=self._label, done=self._seen)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Say how it ended."""
+        if self._json:
+            self._event(
+                "outcome", path=str(outcome.path), lost=outcome.lost, summary=outcome.summary
+            )
+        elif outcome.summary:
+            print(outcome.summary)
+
+    def fail(self, text: str) -> None:
+        """Say why it did not work."""
+        self.done()
+        if self._json:
+            self._event("error", text=text)
+        else:
+            print(f"xrdpipe: {text}", file=sys.stderr)
+
+    def _event(self, kind: str, **content: Any) -> None:
+        print(json.dumps({"event": kind, "time": time.time(), **content}), file=sys.stderr)
+
+
+def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
+    """Run ``work``, print its end, exit with the code of decision 16."""
+    reporter = Reporter(log_json)
+    try:
+        outcome = work(reporter.progress)
+    except XrdpipeError as error:
+        reporter.fail(str(error))
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt:
+        reporter.fail("interrupted; run the same command to continue.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except MemoryError as error:
+        reporter.fail("out of memory; try fewer --threads.")
+        raise typer.Exit(EXIT_BUG) from error
+    reporter.done()
+    reporter.finish(outcome)
+    if outcome.lost:
+        raise typer.Exit(EXIT_LOST_FRAMES)
+
+
+# --- commands made from configurations -------------------------------------------------------
+
+
+def _annotation(definition: config.OptionDefinition) -> tuple[Any, Any]:
+    """The typer annotation and default of one option.
+
+    Values arrive as text and are checked by config.py, so that messages are the same in TOML.
+    """
+    metadata = definition.metadata
+    members = [m for m in config.members(definition.annotation) if m is not type(None)]
+    kind: Any = members[0]
+    help_text = definition.help
+    if not definition.required and definition.default not in (None, (), False):
+        default = definition.default
+        shown = "on" if default is True else default
+        help_text += f" (default: {shown})" if "(default" not in help_text else ""
+    if definition.required and not metadata["argument"]:
+        help_text += " (required)"
+    metavar = metadata["metavar"]
+    if definition.choices:
+        metavar = "|".join(map(str, definition.choices))
+    if metadata["argument"]:
+        annotation: Any = list[str] if definition.many else str
+        info = typer.Argument(help=help_text, metavar=metavar, show_default=False)
+        return typing.Annotated[annotation, info], inspect.Parameter.empty
+    names = [f"--{definition.name.replace('_', '-')}"]
+    if kind is bool:
+        names[0] += f"/--no-{definition.name.replace('_', '-')}"
+        annotation = bool | None
+    elif definition.many:
+        annotation = list[str] | None
+    elif typing.get_origin(kind) is tuple and metadata["parse"] is None:
+        annotation = tuple.__class_getitem__(typing.get_args(kind)) | None
+    else:
+        annotation = str | None
+        metavar = metavar or {int: "N", float: "X", Path: "FILE"}.get(kind)
+    info = typer.Option(
+        *names,
+        *metadata["flags"],
+        help=help_text,
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=definition.group or None,
+    )
+    return typing.Annotated[annotation, info], None
+
+
+def _command(name: str, kind: type[config.Config]) -> Callable[..., None]:
+    """Build the function typer calls for one stage."""
+    definitions = config.fields(kind)
+
+    def command(log_json: bool = False, **values: Any) -> None:
+        given = {key: value for key, value in values.items() if value not in (None, [], ())}
+
+        def work(progress: Progress) -> Outcome:
+            settings = kind.from_mapping(given)
+            return run_stage(name, settings, progress)
+
+        _carry_out(log_json, work)
+
+    parameters = []
+    for definition in definitions:
+        annotation, default = _annotation(definition)
+        parameters.append(
+            inspect.Parameter(
+                definition.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=default,
+            )
+        )
+    parameters.append(_LOG_JSON)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__name__ = name
+    command.__doc__ = f"{inspect.getdoc(kind)}\n\nExample: {EXAMPLES[name]}"
+    return command
+
+
+_LOG_JSON = inspect.Parameter(
+    "log_json",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=typing.Annotated[
+        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
+    ],
+    default=False,
+)
+
+
+for _name, _kind in config.STAGES.items():
+    app.command(_name)(_command(_name, _kind))
+
+
+@app.command("run")
+def run_pipeline(
+    pipeline: typing.Annotated[
+        str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
+    ],
+    set_: typing.Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE"),
+    ] = None,
+    restart: typing.Annotated[
+        bool, typer.Option("--restart", help="Discard earlier work of every step.")
+    ] = False,
+    resume: typing.Annotated[
+        bool, typer.Option("--resume", help="Continue earlier work (this is the default).")
+    ] = False,
+    check: typing.Annotated[
+        bool, typer.Option("--check", help="Check the file and every option; run nothing.")
+    ] = False,
+    log_json: typing.Annotated[
+        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
+    ] = False,
+) -> None:
+    """Run the steps of a pipeline file in order.
+
+    Example: xrdpipe run demo --set simulate.seed=8
+    """
+
+    def work(progress: Progress) -> Outcome:
+        from xrdpipe.pipeline import load_pipeline, run_steps
+
+        if restart and resume:
+            raise OptionError("--restart and --resume contradict each other.")
+        steps = load_pipeline(pipeline, tuple(set_ or ()), restart)
+        if check:
+            names = ", ".join(step.name for step in steps)
+            return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
+        return run_steps(steps, progress)
+
+    _carry_out(log_json, work)
+
+
+@app.command()
+def doctor() -> None:
+    """Say whether this installation is healthy.
+
+    Example: xrdpipe doctor
+    """
+
+    def work(progress: Progress) -> Outcome:
+        from xrdpipe.stages.doctor import examine
+
+        report, healthy = examine()
+        print(report)
+        if not healthy:
+            raise typer.Exit(EXIT_BUG)
+        return Outcome(None)
+
+    _carry_out(False, work)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"xrdpipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: typing.Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a folder of 2D X-ray diffraction frames to per-pixel phase maps."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the ``xrdpipe`` command."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    known = [*config.STAGES, "run", "doctor"]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        nearest = did_you_mean(arguments[0], known)
+        print(f"xrdpipe: unknown command '{arguments[0]}'.{nearest}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    app(arguments)

@@ -1,0 +1,649 @@
+"""Every option, defined once: library call, command line and TOML are three faces of this file.
+
+A stage's configuration is a frozen dataclass composed of option groups. A field carries its
+default, its sentence of help and its checks; the command line and the TOML reader are made
+from the same fields, so the three cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from xrdpipe.errors import OptionError, did_you_mean
+
+
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    parse: Callable[[Any], Any] | None = None,
+    metavar: str | None = None,
+    flags: tuple[str, ...] = (),
+    argument: bool = False,
+) -> Any:
+    """Define one option.
+
+    Parameters
+    ----------
+    help
+        One sentence, with the unit.
+    default
+        Absent = required.
+    low, above, high
+        Inclusive lower, exclusive lower and inclusive upper bound of numbers.
+    parse
+        Reads the textual form (``"24x32"``); values already of the right type pass through it.
+    metavar, flags, argument
+        Placeholder, extra short flags, positional: for the command line only.
+    """
+    metadata = {
+        "help": help,
+        "low": low,
+        "above": above,
+        "high": high,
+        "parse": parse,
+        "metavar": metavar,
+        "flags": flags,
+        "argument": argument,
+    }
+    return field(default=default, metadata=metadata, kw_only=True)
+
+
+def _parse_shape(value: Any) -> tuple[int, int]:
+    if isinstance(value, str):
+        parts = value.lower().replace("×", "x").split("x")
+        if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
+            raise OptionError(
+                f"scan shape '{value}' cannot be read; expected NYxNX (rows x columns), e.g. 24x32."
+            )
+        value = [int(part) for part in parts]
+    shape = tuple(int(part) for part in value)
+    if len(shape) != 2 or min(shape) < 1:
+        raise OptionError(f"scan shape {value} must be two positive numbers, NYxNX.")
+    return shape[0], shape[1]
+
+
+def _parse_optional_number(value: Any) -> float | None:
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"'{value}' is neither a number nor 'none'.") from error
+
+
+def _parse_sentinel(value: Any) -> tuple[float, ...] | str | None:
+    if value is None or value in ("auto", "none"):
+        return None if value == "auto" else value
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        return tuple(float(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"sentinel '{value}' cannot be read; expected numbers separated by commas, "
+            "'none' or 'auto'."
+        ) from error
+
+
+def _parse_prior(value: Any) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, (int, float)):
+        value = (value,)
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        prior = tuple(float(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise OptionError(
+            f"prior '{value}' cannot be read; expected one probability, or one per phase "
+            "separated by commas."
+        ) from error
+    if not all(0 < p < 1 for p in prior):
+        raise OptionError(f"prior {value}: every probability must lie between 0 and 1.")
+    return prior
+
+
+# --- option groups ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GeometryOptions:
+    """Geometry."""
+
+    flip: Literal["none", "ud", "lr", "both"] = option(
+        "Flip frames, dark, flat and the file's pixel mask before anything else: ud = up-down.",
+        "none",
+    )
+    rotate: Literal[0, 90, 180, 270] = option(
+        "Rotate them counter-clockwise by this many degrees, after the flip.", 0
+    )
+    unit: Literal["2theta", "q"] = option(
+        "Radial axis: 2theta in degrees or q in 1/angstrom.", "2theta"
+    )
+    bins: int | None = option(
+        "Number of bins (default: 0.01° wide, centred on multiples of 0.01°).", None, low=2
+    )
+    radial_range: tuple[float, float] | None = option(
+        "First and last bin centre, in the unit of the axis (default: the full detector).",
+        None,
+        metavar="LO HI",
+    )
+    splitting: Literal["no", "bbox", "full"] = option(
+        "How a pixel is shared between bins (pyFAI's pixel splitting).", "bbox"
+    )
+    solid_angle: bool = option("Correct for the solid angle of the pixels.", True)
+    polarization_factor: float | None = option(
+        "Polarization correction: 1 horizontal, -1 vertical, 0 circular, 'none' for none.",
+        0.99,
+        low=-1,
+        high=1,
+        parse=_parse_optional_number,
+        metavar="FLOAT|none",
+    )
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Masks and rejection."""
+
+    mask: tuple[str, ...] = option(
+        "Mask file, or the name of a shipped mask; nonzero = masked; in the orientation of the "
+        "PONI ('PATH@stored': of the stored frame). May be given several times.",
+        (),
+        metavar="FILE|NAME",
+        flags=("-m",),
+    )
+    sentinel: tuple[float, ...] | str | None = option(
+        "Raw values that mean 'no measurement' (default: decided from the detector and dtype).",
+        None,
+        parse=_parse_sentinel,
+        metavar="VALUES|none|auto",
+    )
+    saturation: float | None = option(
+        "Raw counts at and above which a pixel is saturated (default: from the metadata).",
+        None,
+        above=0,
+    )
+    reject: Literal["robust", "sigma-clip", "none"] = option(
+        "Outlier rejection along the azimuth, for the masked variant.", "robust"
+    )
+    reject_threshold: float = option(
+        "Rejection threshold in standard deviations.", 5.0, low=2, high=50
+    )
+    halo: int = option("Pixels grown around saturated spots by 'robust'.", 3, low=0, high=64)
+
+
+@dataclass(frozen=True)
+class CorrectionOptions:
+    """Errors and normalisation."""
+
+    error_model: Literal["poisson", "azimuthal", "none"] = option(
+        "Where the errors come from.", "poisson"
+    )
+    gain: float | None = option(
+        "ADU per photon of an integrating detector, needed for its Poisson errors.", None, above=0
+    )
+    read_noise: float | None = option(
+        "Read noise of an integrating detector, ADU per pixel.", None, low=0
+    )
+    spottiness: bool = option("Also write spottiness and azimuthal excess variance.", False)
+    dark: str | None = option("Dark frame (file, or file.h5::/dataset).", None, metavar="FILE")
+    flat: str | None = option("Flat field (file, or file.h5::/dataset).", None, metavar="FILE")
+    monitor: str | None = option(
+        "Monitor counts per frame: a header key, TABLE::COLUMN, or FILE.h5::/dataset.",
+        None,
+        metavar="KEY|FILE::COLUMN",
+    )
+    monitor_reference: float | None = option(
+        "Intensities become I·reference/monitor (default: the median of the monitor).",
+        None,
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Output and running."""
+
+    output: Path | None = option("File to write.", None, flags=("-o",), metavar="FILE")
+    restart: bool = option("Discard earlier work on this output and start again.", False)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Output and running."""
+
+    threads: int | None = option("Worker threads (default: all cores).", None, low=1)
+    engine: Literal["matrix", "pyfai"] = option(
+        "matrix: pyFAI's sparse matrix applied by xrdpipe; pyfai: pyFAI's own integrator.",
+        "matrix",
+    )
+
+
+@dataclass(frozen=True)
+class ResamplingOptions:
+    """Resampling."""
+
+    method: Literal["linear", "overlap", "auto"] = option(
+        "How patterns come onto the grid; auto: overlap onto an equal or coarser grid, linear "
+        "onto a finer one.",
+        "auto",
+    )
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """Scan."""
+
+    scan_shape: tuple[int, int] | None = option(
+        "Rows x columns of the scan (default: one row).",
+        None,
+        parse=_parse_shape,
+        metavar="NYxNX",
+    )
+    snake: bool = option("Every second line of the scan runs backwards.", False)
+    fast_axis: Literal["x", "y"] = option("The axis that moves from frame to frame.", "x")
+    incomplete: bool = option("Accept fewer frames than pixels when frames carry no number.", False)
+
+
+# --- stages ----------------------------------------------------------------------------------
+
+
+class Config:
+    """What every stage's configuration can do; fields are validated as it is made."""
+
+    def __post_init__(self) -> None:
+        for definition in fields(type(self)):
+            value = _checked(definition, getattr(self, definition.name))
+            object.__setattr__(self, definition.name, value)
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Refuse options that contradict each other; each stage adds its own."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], where: str = "") -> Self:
+        """Build from a mapping (TOML table, command line); unknown keys are refused.
+
+        Raises
+        ------
+        OptionError
+            With the nearest known name, or the name of the required option that is absent.
+        """
+        prefix = f"{where}: " if where else ""
+        known = {definition.name: definition for definition in fields(cls)}
+        renamed = {key.replace("-", "_"): value for key, value in mapping.items()}
+        for key in renamed:
+            if key not in known:
+                raise OptionError(f"{prefix}unknown option '{key}'.{did_you_mean(key, known)}")
+        for name, definition in known.items():
+            if definition.required and renamed.get(name) in (None, (), []):
+                raise OptionError(f"{prefix}option '{name}' is required ({definition.help})")
+        try:
+            return cls(**renamed)
+        except OptionError as error:
+            raise OptionError(f"{prefix}{error}") from error
+
+    def resolved(self) -> dict[str, Any]:
+        """Every option with its value, as JSON can hold it."""
+        values: dict[str, Any] = {}
+        for definition in fields(type(self)):
+            value = getattr(self, definition.name)
+            if isinstance(value, Path):
+                value = str(value)
+            elif isinstance(value, tuple):
+                value = [str(v) if isinstance(v, Path) else v for v in value]
+            values[definition.name] = value
+        return values
+
+
+@dataclass(frozen=True)
+class IntegrateConfig(
+    Config, RunOptions, OutputOptions, CorrectionOptions, MaskOptions, GeometryOptions
+):
+    """Integrate detector frames into 1D patterns with errors (NXazint1d file)."""
+
+    frames: tuple[str, ...] = option(
+        "Folder, glob, files, or file.h5::/dataset.", argument=True, metavar="FRAMES"
+    )
+    poni: Path = option("Geometry: the PONI file of the calibration.", metavar="FILE")
+    variant: Literal["masked", "unmasked", "both"] = option(
+        "masked: dead pixels, masks, saturated pixels and outliers left out; unmasked: only "
+        "dead pixels; both: each frame read once, both written.",
+        "masked",
+    )
+
+    def check_together(self) -> None:
+        """See check_integration."""
+        check_integration(self, self.variant)
+
+
+def check_integration(config: MaskOptions, variant: str | None) -> None:
+    """Masks belong to the masked variant; spottiness needs a rejection (decisions 2 and 6).
+
+    Raises
+    ------
+    OptionError
+        Naming both options.
+    """
+    if variant == "unmasked" and config.mask:
+        raise OptionError(
+            "--mask has no effect on --variant unmasked, which leaves out dead pixels only; "
+            "drop the mask, or use --variant masked or both."
+        )
+    if isinstance(config, CorrectionOptions) and config.spottiness and config.reject == "none":
+        raise OptionError(
+            "--spottiness is what rejection removes: it needs --reject robust or sigma-clip."
+        )
+
+
+@dataclass(frozen=True)
+class ResampleConfig(Config, OutputOptions, ResamplingOptions):
+    """Bring patterns onto a 2θ grid, or a model's grid, through the wavelength."""
+
+    patterns: Path = option("Patterns file.", argument=True, metavar="PATTERNS")
+    grid: str | None = option("START:STOP:STEP in degrees.", None, metavar="START:STOP:STEP")
+    wavelength: float | None = option("Wavelength of the grid, Å.", None, above=0)
+    model: str | None = option(
+        "Take grid and wavelength of this model (name or folder).", None, metavar="NAME|FOLDER"
+    )
+    variant: Literal["masked", "unmasked"] | None = option(
+        "Which variant, where the file holds both (default: masked).", None
+    )
+
+    def check_together(self) -> None:
+        """The grid comes from one place."""
+        if (self.model is None) == (self.grid is None):
+            raise OptionError("give either --grid with --wavelength, or --model.")
+        if self.grid is not None and self.wavelength is None:
+            raise OptionError("--grid needs --wavelength: a 2theta grid means nothing without it.")
+        if self.model is not None and self.wavelength is not None:
+            raise OptionError("--wavelength belongs to --grid; a model brings its own.")
+
+
+@dataclass(frozen=True)
+class MapConfig(
+    Config,
+    RunOptions,
+    OutputOptions,
+    CorrectionOptions,
+    MaskOptions,
+    GeometryOptions,
+    ResamplingOptions,
+    ScanOptions,
+):
+    """Map phases: patterns (or, with --poni, frames) to a per-pixel phase map (HDF5 + PNG)."""
+
+    patterns: tuple[str, ...] = option(
+        "Patterns file; with --poni: frames, integrated first.",
+        argument=True,
+        metavar="PATTERNS|FRAMES",
+    )
+    model: str | None = option(
+        "Model name or folder (default: the shipped model).", None, metavar="NAME|FOLDER"
+    )
+    variant: Literal["masked", "unmasked"] | None = option(
+        "Which variant, where the file holds both (default: masked).", None
+    )
+    poni: Path | None = option(
+        "Geometry: maps frames in one pass; the integration options apply.", None, metavar="FILE"
+    )
+    prior: tuple[float, ...] | None = option(
+        "Prior probability of presence, one or one per phase, instead of the model's.",
+        None,
+        parse=_parse_prior,
+        metavar="P[,P...]",
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("Where inference runs.", "auto")
+    with_patterns: bool = option("Store the resampled patterns in the map file too.", False)
+    png: bool = option("Write a picture of the maps beside the file.", True)
+
+    def check_together(self) -> None:
+        """See check_integration."""
+        if self.poni is not None:
+            check_integration(self, self.variant)
+
+
+@dataclass(frozen=True)
+class SimulateConfig(Config):
+    """Simulate a detector folder of a synthetic map with its truth file."""
+
+    output: Path = option("Folder to write.", flags=("-o",), metavar="FOLDER")
+    scan_shape: tuple[int, int] = option(
+        "Rows x columns of the scan.", parse=_parse_shape, metavar="NYxNX"
+    )
+    seed: int = option("Seed: the same seed gives the same frames.", low=0)
+    cif: tuple[Path, ...] = option("Phases (default: the three shipped).", (), metavar="FILE")
+    detector: str = option("Detector, by pyFAI's name.", "Pilatus300k")
+    distance: float = option("Sample to detector distance, m.", 0.10, above=0)
+    wavelength: float = option("Wavelength, Å.", 0.4959, above=0)
+    layout: Literal["independent", "crust", "inclusions", "random"] = option(
+        "How the phases lie in the map; independent: every combination occurs.", "independent"
+    )
+    format: Literal["tiff", "cbf", "eiger"] = option("File layout of the frames.", "tiff")
+    counts: float = option("Mean counts per pixel at the strongest line.", 30.0, above=0)
+    grains: float = option("Mean log10 of the number of grains per phase.", 4.0, low=0, high=8)
+    distractor: bool = option("Add a phase that is not in the label set.", True)
+    snake: bool = option("Every second line of the scan runs backwards.", False)
+    fast_axis: Literal["x", "y"] = option("The axis that moves from frame to frame.", "x")
+    restart: bool = option("Replace the content of an existing folder.", False)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """Train a model from CIF files and a wavelength."""
+
+    cif: tuple[Path, ...] = option(
+        "CIF file of a phase, in class order; may be given several times "
+        "(default: the three shipped).",
+        (),
+        metavar="FILE",
+    )
+    wavelength: float = option("Wavelength of the model's grid, Å.", above=0)
+    output: Path = option("Model folder to write.", flags=("-o",), metavar="FOLDER")
+    recipe: str | None = option(
+        "Recipe file, or the name of a shipped one (default: train-small).",
+        None,
+        metavar="NAME|FILE",
+    )
+    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+    seed: int = option("Seed of weights and patterns.", 0, low=0)
+    threads: int | None = option("Threads (default: all cores).", None, low=1)
+    restart: bool = option("Discard earlier work on this output and start again.", False)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """Score a map against the truth, beside prevalence."""
+
+    map: Path = option("Map file.", argument=True, metavar="MAP")
+    truth: Path = option("Truth file of the simulation.", argument=True, metavar="TRUTH")
+    json: bool = option("Print the scores as JSON.", False)
+
+
+@dataclass(frozen=True)
+class InspectConfig(Config, GeometryOptions, MaskOptions):
+    """Say what is in a file or folder, and what is missing or odd."""
+
+    path: tuple[str, ...] = option(
+        "Folder, glob, files, file.h5::/dataset, or a file xrdpipe wrote.",
+        argument=True,
+        metavar="PATH",
+    )
+    poni: Path | None = option("Check the frames against this geometry.", None, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class ValidateConfig(Config):
+    """Check that a file is what it claims to be."""
+
+    file: Path = option("Patterns, map, model folder or truth file.", argument=True, metavar="FILE")
+
+
+STAGES: dict[str, type[Config]] = {
+    "integrate": IntegrateConfig,
+    "resample": ResampleConfig,
+    "map": MapConfig,
+    "simulate": SimulateConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "inspect": InspectConfig,
+    "validate": ValidateConfig,
+}
+"""Every stage and its options; the faces are made from this table."""
+
+
+# --- fields as the faces read them -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptionDefinition:
+    """One option as the command line, TOML and the checks read it."""
+
+    name: str
+    annotation: Any
+    default: Any
+    group: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def required(self) -> bool:
+        """True if there is no default."""
+        return self.default is MISSING
+
+    @property
+    def help(self) -> str:
+        """The sentence of help."""
+        return str(self.metadata["help"])
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """Allowed values of a Literal, else empty."""
+        for part in members(self.annotation):
+            if typing.get_origin(part) is Literal:
+                return typing.get_args(part)
+        return ()
+
+    @property
+    def many(self) -> bool:
+        """True for options that may be given several times."""
+        return (
+            typing.get_origin(self.annotation) is tuple
+            and self.metadata["parse"] is None
+            and typing.get_args(self.annotation)[-1] is Ellipsis
+        )
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The parts of a union, or the one type itself."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def fields(config: type[Any]) -> tuple[OptionDefinition, ...]:
+    """Every option of a configuration: own fields first, then its groups."""
+    hints = typing.get_type_hints(config)
+    groups = {
+        name: (base.__doc__ or "").strip().rstrip(".")
+        for base in reversed(config.__mro__)
+        for name in inspect.get_annotations(base)
+    }
+    own = inspect.get_annotations(config)
+    definitions = [
+        OptionDefinition(
+            f.name,
+            hints[f.name],
+            f.default,
+            "" if f.name in own else groups[f.name],
+            f.metadata,
+        )
+        for f in dataclasses.fields(config)
+    ]
+    return tuple(sorted(definitions, key=lambda d: d.group != ""))
+
+
+def _checked(definition: OptionDefinition, value: Any) -> Any:
+    """Return the value as its annotation wants it, or raise OptionError naming the option."""
+    try:
+        return _check_bounds(definition, _coerced(definition, value))
+    except OptionError as error:
+        raise OptionError(f"option '{definition.name}': {error}") from error
+
+
+def _coerced(definition: OptionDefinition, value: Any) -> Any:
+    if definition.metadata["parse"] is not None:
+        return definition.metadata["parse"](value)
+    allowed = members(definition.annotation)
+    if value is None:
+        if type(None) in allowed:
+            return None
+        raise OptionError("a value is required.")
+    kind = next(m for m in allowed if m is not type(None))
+    return _as_kind(kind, value)
+
+
+def _as_kind(kind: Any, value: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        for choice in choices:
+            if value == choice or str(value) == str(choice):
+                return choice
+        raise OptionError(
+            f"'{value}' is not one of {', '.join(map(str, choices))}."
+            + did_you_mean(str(value), map(str, choices))
+        )
+    if typing.get_origin(kind) is tuple:
+        inner = typing.get_args(kind)
+        if isinstance(value, (str, Path)):
+            value = (value,)
+        if inner[-1] is Ellipsis:
+            return tuple(_as_kind(inner[0], item) for item in value)
+        if len(value) != len(inner):
+            raise OptionError(f"expected {len(inner)} values, got {len(value)}.")
+        return tuple(_as_kind(k, item) for k, item in zip(inner, value, strict=True))
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise OptionError(f"expected true or false, got {value!r}.")
+    if kind in (int, float):
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise OptionError(f"expected a number, got {value!r}.")
+        try:
+            number = kind(value)
+        except ValueError as error:
+            raise OptionError(f"expected a number, got '{value}'.") from error
+        if kind is int and float(value) != number:
+            raise OptionError(f"expected a whole number, got {value}.")
+        return number
+    if kind is Path:
+        return Path(value)
+    if kind is str:
+        if not isinstance(value, (str, Path)):
+            raise OptionError(f"expected text, got {value!r}.")
+        return str(value)
+    raise TypeError(f"no rule for {kind}")  # a bug in this file, not the user's
+
+
+def _check_bounds(definition: OptionDefinition, value: Any) -> Any:
+    low, above, high = (definition.metadata[key] for key in ("low", "above", "high"))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if low is not None and not value >= low:
+            raise OptionError(f"{value} is below {low:g}.")
+        if above is not None and not value > above:
+            raise OptionError(f"{value} must be greater than {above:g}.")
+        if high is not None and not value <= high:
+            raise OptionError(f"{value} is above {high:g}.")
+    return value

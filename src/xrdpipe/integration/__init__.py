@@ -1,0 +1,1 @@
+"""From oriented frames to 1D patterns; pyFAI owns the geometry and the splitting."""

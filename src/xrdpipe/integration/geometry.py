@@ -1,0 +1,301 @@
+"""Geometry from a PONI file as plain arrays; pyFAI computes every one of them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe.errors import InputError, InputMissingError, did_you_mean
+from xrdpipe.quiet import quiet
+from xrdpipe.types import BoolArray
+
+BIN_STEP = 0.01
+"""Default bin width, degrees: bin centres are its multiples (decision 8)."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where each pixel looks, as arrays of shape (rows, columns).
+
+    Parameters
+    ----------
+    shape
+        Rows and columns of an oriented frame.
+    wavelength
+        In Å.
+    distance
+        Sample to PONI, m.
+    pixel_size
+        (rows direction, columns direction), m.
+    two_theta, chi
+        Pixel centres, degrees.
+    two_theta_range
+        Smallest and largest 2θ over all pixel corners, degrees.
+    solid_angle
+        Of a pixel relative to one at the PONI, dimensionless (pyFAI's cos³).
+    gap_mask
+        True where the detector class has no pixel.
+    detector_name
+        pyFAI's name of the detector, or ``"Detector"`` if the PONI names none.
+    poni_text, poni_name, poni_sha256
+        The calibration as read.
+    integrator
+        pyFAI's AzimuthalIntegrator; only ``integration`` touches it.
+    """
+
+    shape: tuple[int, int]
+    wavelength: float
+    distance: float
+    pixel_size: tuple[float, float]
+    two_theta: NDArray[np.float64]
+    chi: NDArray[np.float64]
+    two_theta_range: tuple[float, float]
+    solid_angle: NDArray[np.float32]
+    gap_mask: BoolArray
+    detector_name: str
+    poni_text: str
+    poni_name: str
+    poni_sha256: str
+    integrator: Any
+
+    @property
+    def reference_solid_angle(self) -> float:
+        """Solid angle of a pixel at the PONI, steradian."""
+        return self.pixel_size[0] * self.pixel_size[1] / self.distance**2
+
+    def polarization(self, factor: float | None) -> NDArray[np.float32]:
+        """Polarization of each pixel for a factor; ones for None (pyFAI's convention)."""
+        if factor is None:
+            return np.ones(self.shape, np.float32)
+        return np.asarray(self.integrator.polarization(self.shape, factor), np.float32)
+
+
+def load_geometry(path: Path | str, shape: tuple[int, int] | None = None) -> Geometry:
+    """Read a PONI file and compute the arrays of its geometry.
+
+    Parameters
+    ----------
+    path
+        PONI file (versions 1, 2, 2.1, 3 as pyFAI reads them).
+    shape
+        Rows and columns of the oriented frames; needed where the PONI names no detector.
+
+    Raises
+    ------
+    InputMissingError
+        If the file does not exist.
+    InputError
+        If it is no PONI, has no wavelength, or describes a detector of another shape.
+    """
+    path = Path(path)
+    text = _poni_text(path)
+    with quiet():
+        import pyFAI
+
+        try:
+            integrator = pyFAI.load(str(path))
+        except Exception as error:
+            raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
+    if not integrator.wavelength:
+        raise InputError(
+            f"{path} has no wavelength; add a line 'Wavelength: <metres>' to the PONI file."
+        )
+    detector = integrator.detector
+    expected: tuple[int, int] | None = None
+    if detector.max_shape:
+        expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
+    if shape is None:
+        shape = expected
+    if shape is None:
+        raise InputError(f"{path} names no detector shape; give frames so that the shape is known.")
+    if expected is not None and shape != expected:
+        hint = (
+            " They fit after --rotate 90 or 270."
+            if shape == expected[::-1]
+            else " Check that PONI and frames belong together."
+        )
+        raise InputError(
+            f"{path} describes the detector {detector.name} with {expected[0]} x {expected[1]} "
+            f"pixels, but the frames have {shape[0]} x {shape[1]}.{hint}"
+        )
+    detector.shape = shape
+    with quiet():
+        gaps = detector.mask
+        corners = np.degrees(integrator.array_from_unit(shape, "corner", "2th_rad")[..., 0])
+        centre = integrator.array_from_unit(shape, "center", "2th_deg")
+        chi = np.degrees(integrator.chiArray(shape))
+        solid_angle = integrator.solidAngleArray(shape)
+    return Geometry(
+        shape=shape,
+        wavelength=float(integrator.wavelength) * 1e10,
+        distance=float(integrator.dist),
+        pixel_size=(float(detector.pixel1), float(detector.pixel2)),
+        two_theta=np.asarray(centre, np.float64),
+        chi=np.asarray(chi, np.float64),
+        two_theta_range=(float(corners.min()), float(corners.max())),
+        solid_angle=np.asarray(solid_angle, np.float32),
+        gap_mask=np.zeros(shape, bool) if gaps is None else np.asarray(gaps).astype(bool),
+        detector_name=str(detector.name),
+        poni_text=text,
+        poni_name=path.name,
+        poni_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        integrator=integrator,
+    )
+
+
+def _poni_text(path: Path) -> str:
+    """Return the text of a PONI file after checking that it is one."""
+    if not path.exists():
+        raise InputMissingError(f"PONI file {path} does not exist; check --poni.")
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
+    keys = {line.split(":", 1)[0].strip().lower() for line in text.splitlines() if ":" in line}
+    absent = [key for key in ("distance", "poni1", "poni2") if key not in keys]
+    if absent:
+        raise InputError(
+            f"{path} is not a PONI file: it has no line for {', '.join(absent)}; "
+            "expected a calibration saved by pyFAI or Dioptas."
+        )
+    return text
+
+
+def save_poni(
+    path: Path | str,
+    detector_name: str,
+    distance: float,
+    poni1: float,
+    poni2: float,
+    wavelength: float,
+    rotations: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> None:
+    """Write a PONI file: distance and poni1/2 in m, wavelength in Å, rotations in radian.
+
+    Raises
+    ------
+    InputError
+        If pyFAI does not know the detector.
+    """
+    with quiet():
+        from pyFAI.detectors import ALL_DETECTORS, detector_factory
+        from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+        if detector_name.lower().replace("_", "") not in {
+            name.lower().replace("_", "") for name in ALL_DETECTORS
+        }:
+            raise InputError(
+                f"detector '{detector_name}' is unknown to pyFAI."
+                f"{did_you_mean(detector_name.lower(), ALL_DETECTORS)}"
+            )
+        integrator = AzimuthalIntegrator(
+            dist=distance,
+            poni1=poni1,
+            poni2=poni2,
+            rot1=rotations[0],
+            rot2=rotations[1],
+            rot3=rotations[2],
+            detector=detector_factory(detector_name),
+            wavelength=wavelength * 1e-10,
+        )
+        path = Path(path)
+        path.unlink(missing_ok=True)  # pyFAI appends to an existing file
+        integrator.save(str(path))
+    # pyFAI dates the file; the same geometry must give the same bytes.
+    kept = [line for line in path.read_text().splitlines() if "Calibration done" not in line]
+    path.write_text("\n".join(kept) + "\n")
+
+
+@dataclass(frozen=True)
+class Binning:
+    """Radial bins: uniform, ``count`` of them between two edges.
+
+    Parameters
+    ----------
+    unit
+        ``2theta`` (degrees) or ``q`` (1/angstrom).
+    low, high
+        Outer edges of the first and last bin, in the unit.
+    count
+        Number of bins.
+    """
+
+    unit: str
+    low: float
+    high: float
+    count: int
+
+    @property
+    def step(self) -> float:
+        """Bin width in the unit."""
+        return (self.high - self.low) / self.count
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """Bin centres, shape (count,)."""
+        return np.round(self.low + self.step * (np.arange(self.count) + 0.5), 9)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Bin edges, shape (count + 1,)."""
+        return np.round(self.low + self.step * np.arange(self.count + 1), 9)
+
+    @property
+    def pyfai_unit(self) -> str:
+        """The name pyFAI gives the unit."""
+        return {"2theta": "2th_deg", "q": "q_A^-1"}[self.unit]
+
+    def two_theta_edges(self, wavelength: float) -> NDArray[np.float64]:
+        """Bin edges in degrees; ``wavelength`` in Å is used for q only."""
+        if self.unit == "2theta":
+            return np.clip(self.edges, 0, 180)
+        sine = np.clip(self.edges * wavelength / (4 * np.pi), 0, 1)
+        return np.asarray(np.degrees(2 * np.arcsin(sine)), np.float64)
+
+
+def choose_binning(
+    geometry: Geometry,
+    unit: str,
+    count: int | None,
+    centre_range: tuple[float, float] | None,
+) -> Binning:
+    """Bins for the options: by default 0.01° wide, centred on multiples of 0.01° (decision 8).
+
+    Raises
+    ------
+    InputError
+        If the range is empty or lies outside the detector.
+    """
+    low2, high2 = geometry.two_theta_range
+    default_count = int(np.floor(high2 / BIN_STEP + 0.5) - np.floor(low2 / BIN_STEP + 0.5)) + 1
+    if unit == "2theta":
+        low, high = low2, high2
+    else:
+        low, high = (
+            4 * np.pi * np.sin(np.radians(angle) / 2) / geometry.wavelength
+            for angle in (low2, high2)
+        )
+    if centre_range is not None:
+        first, last = centre_range
+        if not first < last:
+            raise InputError(f"radial range {first:g} {last:g} is empty; expected LO < HI.")
+        if first > high or last < low:
+            raise InputError(
+                f"radial range {first:g}-{last:g} lies outside the detector, which covers "
+                f"{low:.4g}-{high:.4g} ({'degrees' if unit == '2theta' else '1/angstrom'})."
+            )
+        if count is None:
+            step = BIN_STEP if unit == "2theta" else (high - low) / default_count
+            count = round((last - first) / step) + 1
+        step = (last - first) / (count - 1)
+        return Binning(unit, first - step / 2, last + step / 2, count)
+    if count is not None or unit == "q":
+        return Binning(unit, low, high, count or default_count)
+    k_low, k_high = (int(np.floor(angle / BIN_STEP + 0.5)) for angle in (low, high))
+    k_low = max(k_low, 1)  # no bin may reach below 0°
+    return Binning(unit, (k_low - 0.5) * BIN_STEP, (k_high + 0.5) * BIN_STEP, k_high - k_low + 1)

@@ -1,0 +1,374 @@
+"""One oriented frame in, one row per variant out: everything slow is done in the constructor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from xrdpipe.errors import FrameError
+from xrdpipe.integration.geometry import Binning, Geometry
+from xrdpipe.integration.matrix import bin_of_pixel, splitting_matrix
+from xrdpipe.integration.rejection import POISSON, PixelNoise, robust_outliers, sigma_clip_outliers
+from xrdpipe.schema import SATURATED_FRACTION, FrameFlag, FrameStatus
+from xrdpipe.types import BoolArray
+
+MIN_EXCESS_PIXELS = 30
+"""Spottiness and excess variance are NaN in bins with fewer pixels (decision 6)."""
+
+
+@dataclass(frozen=True)
+class ReductionSettings:
+    """What to compute; the meaning of each is in :mod:`xrdpipe.config`.
+
+    Parameters
+    ----------
+    variants
+        Any of ``masked``, ``unmasked``.
+    sentinels
+        Raw values that carry no measurement.
+    saturation
+        Raw value from which a pixel is saturated; None = unknown.
+    noise
+        None = the counting noise is unknown (integrating detector without gain).
+    """
+
+    variants: tuple[str, ...] = ("masked",)
+    splitting: str = "bbox"
+    solid_angle: bool = True
+    polarization_factor: float | None = 0.99
+    error_model: str = "poisson"
+    reject: str = "robust"
+    reject_threshold: float = 5.0
+    halo: int = 3
+    spottiness: bool = False
+    sentinels: tuple[float, ...] = ()
+    saturation: float | None = None
+    noise: PixelNoise | None = POISSON
+    engine: str = "matrix"
+
+    @property
+    def counting(self) -> PixelNoise:
+        """The noise that rejection assumes: one ADU per photon where nothing is known."""
+        return self.noise or PixelNoise()
+
+
+@dataclass(frozen=True)
+class ReducedFrame:
+    """The rows of one frame.
+
+    Parameters
+    ----------
+    rows
+        Per variant: ``I``, ``I_errors``, ``coverage``, ``spottiness``,
+        ``azimuthal_excess_variance``; each float32 of shape (bins,), absent if not asked for.
+    counts
+        Per-frame numbers of pixels and their sums, as in ``/entry/frames``.
+    flags
+        FrameFlag bits.
+    """
+
+    rows: dict[str, dict[str, NDArray[np.float32]]]
+    counts: dict[str, float]
+    flags: int
+
+
+class FrameReducer:
+    """Integrate frames of one geometry, mask and binning; thread-safe and immutable.
+
+    Parameters
+    ----------
+    dead
+        Pixels without measurement in every frame besides the detector's gaps (the file's
+        pixel mask), shape (rows, columns), or None.
+    mask
+        What ``--mask`` adds, same shape, or None; used by the masked variant only.
+    dark, flat
+        Same shape, or None.
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        binning: Binning,
+        settings: ReductionSettings,
+        dead: BoolArray | None = None,
+        mask: BoolArray | None = None,
+        dark: NDArray[np.float32] | None = None,
+        flat: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.geometry = geometry
+        self.binning = binning
+        self.settings = settings
+        norm = geometry.polarization(settings.polarization_factor)
+        if settings.solid_angle:
+            norm = norm * geometry.solid_angle
+        self._flat = flat
+        if flat is not None:
+            norm = norm * flat
+        self._norm = np.asarray(norm, np.float32)
+        self._dark = dark
+        dead = geometry.gap_mask if dead is None else geometry.gap_mask | dead
+        if flat is not None:  # a pixel whose flat is 0 or no number measures nothing
+            dead = dead | ~(np.isfinite(flat) & (flat > 0))
+        self.static_valid = {"unmasked": ~dead, "masked": ~dead if mask is None else ~(dead | mask)}
+        self._needs_rejection = settings.reject != "none" and (
+            "masked" in settings.variants or settings.spottiness
+        )
+        self._matrix: sp.csc_array[Any] = splitting_matrix(geometry, binning, settings.splitting)
+        self._squared = self._matrix.copy()
+        self._squared.data = self._squared.data**2
+        self._bins = (
+            bin_of_pixel(geometry, binning)
+            if self._needs_rejection or settings.spottiness
+            else None
+        )
+        edges = np.radians(binning.two_theta_edges(geometry.wavelength))
+        ring = 2 * np.pi * (np.cos(edges[:-1]) - np.cos(edges[1:]))
+        solid = geometry.solid_angle.ravel().astype(np.float64) * geometry.reference_solid_angle
+        self._ring_share = solid  # steradian per pixel
+        self._ring = np.where(ring > 0, ring, np.inf)
+
+    def static_norm(self, variant: str) -> NDArray[np.float32]:
+        """Pixels per bin (pyFAI's ``count``) of the static mask, shape (bins,)."""
+        return np.asarray(
+            self._matrix @ self.static_valid[variant].ravel().astype(np.float64), np.float32
+        )
+
+    def reduce(
+        self, image: NDArray[Any], scale: float = 1.0, dead: BoolArray | None = None
+    ) -> ReducedFrame:
+        """Integrate one oriented frame.
+
+        Parameters
+        ----------
+        image
+            Shape (rows, columns), native dtype.
+        scale
+            Normalisation factor of the frame: monitor / reference.
+        dead
+            Further pixels without measurement, in this frame.
+
+        Raises
+        ------
+        FrameError
+            With status EMPTY if no valid pixel holds anything but zero.
+        """
+        settings = self.settings
+        invalid = self.sentinel_pixels(image)
+        if dead is not None:
+            invalid |= dead
+        saturated = (
+            np.zeros(image.shape, bool)
+            if settings.saturation is None
+            else image >= settings.saturation
+        )
+        valid = {name: good & ~invalid for name, good in self.static_valid.items()}
+        saturated &= valid["unmasked"]
+        raw = np.where(valid["unmasked"], image, 0).astype(np.float32)
+        if not raw.any():
+            raise FrameError(FrameStatus.EMPTY, "every valid pixel is zero")
+        signal = raw if self._dark is None else raw - self._dark
+        norm = self._norm if scale == 1.0 else self._norm * np.float32(scale)
+        rejected = self._rejected(signal, raw, norm, valid["masked"], saturated)
+        final = {
+            "unmasked": valid["unmasked"],
+            "masked": valid["masked"] & ~saturated & ~rejected,
+        }
+        rows = {}
+        for variant in settings.variants:
+            rows[variant] = self._integrate(raw, signal, norm, final[variant])
+        if settings.spottiness:
+            self._add_azimuthal(rows, raw, signal, norm, valid["masked"], final["masked"])
+        n_valid = int(np.count_nonzero(valid["unmasked"]))
+        counts = {
+            "n_valid_pixels": n_valid,
+            "n_sentinel": int(np.count_nonzero(invalid & self.static_valid["unmasked"])),
+            "n_masked_static": int(np.count_nonzero(valid["unmasked"] & ~valid["masked"])),
+            "n_saturated": int(np.count_nonzero(saturated)),
+            "n_masked_dynamic": int(np.count_nonzero(rejected & ~saturated)),
+            "sum": float(raw.sum(dtype=np.float64)),
+            "max": float(raw.max()),
+        }
+        saturated_fraction = counts["n_saturated"] / max(n_valid, 1)
+        flags = FrameFlag.SATURATED if saturated_fraction > SATURATED_FRACTION else FrameFlag(0)
+        return ReducedFrame(rows, counts, int(flags))
+
+    def sentinel_pixels(self, image: NDArray[Any]) -> BoolArray:
+        """Pixels of this frame whose raw value says 'no measurement' (decision 1)."""
+        invalid = np.zeros(image.shape, bool)
+        if image.dtype.kind == "f":
+            invalid |= ~np.isfinite(image)
+        for sentinel in self.settings.sentinels:
+            invalid |= image == image.dtype.type(sentinel)
+        return invalid
+
+    def masked_pixels(self, image: NDArray[Any], scale: float = 1.0) -> BoolArray:
+        """The complete mask the masked variant of this frame is integrated with."""
+        settings = self.settings
+        valid = self.static_valid["masked"] & ~self.sentinel_pixels(image)
+        saturated = (
+            np.zeros(image.shape, bool)
+            if settings.saturation is None
+            else (image >= settings.saturation) & valid
+        )
+        raw = np.where(self.static_valid["unmasked"] & ~self.sentinel_pixels(image), image, 0)
+        raw = raw.astype(np.float32)
+        signal = raw if self._dark is None else raw - self._dark
+        norm = self._norm * np.float32(scale)
+        return ~valid | saturated | self._rejected(signal, raw, norm, valid, saturated)
+
+    def _rejected(
+        self,
+        signal: NDArray[np.float32],
+        raw: NDArray[np.float32],
+        norm: NDArray[np.float32],
+        valid: BoolArray,
+        saturated: BoolArray,
+    ) -> BoolArray:
+        settings = self.settings
+        if not self._needs_rejection or self._bins is None:
+            return np.zeros(raw.shape, bool)
+        if settings.reject == "sigma-clip":
+            poisson = settings.error_model == "poisson" and settings.noise is not None
+            return sigma_clip_outliers(
+                signal,
+                norm,
+                settings.counting.variance(raw) if poisson else None,
+                self._bins,
+                self.binning.count,
+                valid & ~saturated,
+                settings.reject_threshold,
+            )
+        return robust_outliers(
+            signal,
+            norm,
+            self._bins,
+            self.binning.count,
+            valid,
+            saturated & valid,
+            settings.reject_threshold,
+            settings.halo,
+            settings.counting,
+        )
+
+    def _integrate(
+        self,
+        raw: NDArray[np.float32],
+        signal: NDArray[np.float32],
+        norm: NDArray[np.float32],
+        valid: BoolArray,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Mean per pixel, its error and the coverage of one variant."""
+        good = valid.ravel()
+        poisson = self.settings.error_model == "poisson" and self.settings.noise is not None
+        solid = np.where(good, self._ring_share, 0)
+        if self.settings.engine == "pyfai" or self.settings.error_model == "azimuthal":
+            intensity, errors = self._integrate_by_pyfai(raw, valid, norm)
+            covered = self._matrix @ solid
+        else:
+            columns = np.empty((good.size, 3))
+            columns[:, 0] = np.where(good, signal.ravel(), 0)
+            columns[:, 1] = np.where(good, norm.ravel(), 0)
+            columns[:, 2] = solid
+            sums = self._matrix @ columns
+            covered = sums[:, 2]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                total_norm = np.where(sums[:, 1] > 0, sums[:, 1], np.nan)
+                intensity = sums[:, 0] / total_norm
+                errors = None
+                if poisson:
+                    variance = self.settings.counting.variance(raw).ravel()
+                    errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / total_norm
+        row = {
+            "I": intensity.astype(np.float32),
+            "coverage": np.clip(covered / self._ring, 0, 1).astype(np.float32),
+        }
+        if errors is not None:
+            row["I_errors"] = errors.astype(np.float32)
+        return row
+
+    def _integrate_by_pyfai(
+        self, raw: NDArray[np.float32], valid: BoolArray, norm: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """The reference path: integrate1d with (splitting, csc, cython), safe in threads.
+
+        Invalid pixels are handed over as NaN, which pyFAI leaves out exactly like masked ones,
+        so that its matrix is built once and not per frame.
+        """
+        settings = self.settings
+        variance = None
+        model = settings.error_model
+        if model == "poisson":
+            variance = None if settings.noise is None else settings.noise.variance(raw)
+        result = self.geometry.integrator.integrate1d(
+            np.where(valid, raw, np.float32(np.nan)),
+            self.binning.count,
+            unit=self.binning.pyfai_unit,
+            radial_range=(self.binning.low, self.binning.high),
+            method=(settings.splitting, "csc", "cython"),
+            mask=self.geometry.gap_mask,
+            correctSolidAngle=settings.solid_angle,
+            polarization_factor=settings.polarization_factor,
+            normalization_factor=float(norm.flat[0]) / float(self._norm.flat[0]),
+            dark=self._dark,
+            flat=self._flat,
+            variance=variance,
+            error_model="azimuthal" if model == "azimuthal" else None,
+        )
+        empty = result.count <= 0
+        intensity = np.where(empty, np.nan, result.intensity)
+        if result.sigma is None or model == "none":
+            return intensity, None
+        return intensity, np.where(empty, np.nan, result.sigma)
+
+    def _add_azimuthal(
+        self,
+        rows: dict[str, dict[str, NDArray[np.float32]]],
+        raw: NDArray[np.float32],
+        signal: NDArray[np.float32],
+        norm: NDArray[np.float32],
+        static: BoolArray,
+        kept: BoolArray,
+    ) -> None:
+        """Add spottiness and azimuthal excess variance (decision 6) to every variant."""
+        full = self._integrate(raw, signal, norm, static)["I"]
+        clean = self._integrate(raw, signal, norm, kept)["I"]
+        excess, pixels = self._excess_variance(signal, raw, norm, static)
+        few = pixels < MIN_EXCESS_PIXELS
+        spottiness = np.where(few, np.nan, full - clean).astype(np.float32)
+        excess = np.where(few, np.nan, excess)
+        for row in rows.values():
+            row["spottiness"] = spottiness
+            row["azimuthal_excess_variance"] = excess.astype(np.float32)
+
+    def _excess_variance(
+        self,
+        signal: NDArray[np.float32],
+        raw: NDArray[np.float32],
+        norm: NDArray[np.float32],
+        valid: BoolArray,
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """(azimuthal variance − counting variance) / mean², unsplit; and the pixels per bin."""
+        assert self._bins is not None
+        n_bins = self.binning.count
+        use = np.flatnonzero(valid.ravel() & (self._bins >= 0))
+        where = self._bins[use]
+        weight = norm.ravel()[use].astype(np.float64)
+        value = signal.ravel()[use] / weight
+        pixels = np.bincount(where, minlength=n_bins)
+        noise = self.settings.noise
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.bincount(where, signal.ravel()[use], n_bins) / np.bincount(
+                where, weight, n_bins
+            )
+            deviation = np.bincount(where, (value - mean[where]) ** 2, n_bins) / (pixels - 1)
+            if noise is None:
+                return np.full(n_bins, np.nan), pixels
+            # Unlike pyFAI's errors this is the unbiased estimate: no floor of one count.
+            photon = np.maximum(raw.ravel()[use], 0) * noise.gain + noise.read_noise**2
+            counting = np.bincount(where, photon / weight**2, n_bins) / pixels
+            return (deviation - counting) / mean**2, pixels

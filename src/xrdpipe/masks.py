@@ -1,0 +1,56 @@
+"""Mask algebra, and where the shipped masks lie. Convention everywhere: True = masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from xrdpipe.errors import InputError
+from xrdpipe.types import BoolArray, Mask
+
+
+def combine(masks: Sequence[Mask]) -> Mask:
+    """Unite masks of one shape; every source is kept.
+
+    Raises
+    ------
+    InputError
+        If there is none, or shapes differ.
+    """
+    if not masks:
+        raise InputError("no masks to combine.")
+    shapes = {mask.pixels.shape for mask in masks}
+    if len(shapes) != 1:
+        raise InputError(f"masks of different shapes cannot be combined: {sorted(shapes)}.")
+    pixels = np.logical_or.reduce([mask.pixels for mask in masks])
+    return Mask(pixels, tuple(source for mask in masks for source in mask.sources))
+
+
+def gap_agreement(image: BoolArray, gaps: BoolArray) -> float:
+    """Fraction of the gap pixels that the frame itself marks as without measurement, 0-1."""
+    expected = int(gaps.sum())
+    return float((image & gaps).sum() / expected) if expected else float("nan")
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder of shipped ``masks`` or ``pipelines``: in the wheel, or in the checkout."""
+    package = {"masks": "xrdpipe.masks_shipped", "pipelines": "xrdpipe.pipelines"}[kind]
+    try:
+        return Path(str(files(package)))
+    except (ModuleNotFoundError, TypeError):
+        return Path(__file__).parents[2] / kind
+
+
+def shipped_masks() -> dict[str, Path]:
+    """Name → file of the masks that ship with xrdpipe."""
+    folder = shipped_folder("masks")
+    if not folder.is_dir():
+        return {}
+    return {
+        path.name.split(".")[0]: path
+        for path in sorted(folder.iterdir())
+        if path.suffix in {".tif", ".edf", ".npy", ".gz"}
+    }

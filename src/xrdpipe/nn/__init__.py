@@ -1,0 +1,1 @@
+"""Neural networks: the only folder that imports torch, and never to read a model's card."""

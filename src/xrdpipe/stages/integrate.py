@@ -1,0 +1,463 @@
+"""``xrdpipe integrate``: detector frames → 1D patterns (NXazint1d)."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe.config import IntegrateConfig
+from xrdpipe.errors import FrameError, InputError
+from xrdpipe.frames import open_frames
+from xrdpipe.frames.auxiliary import load_correction, load_masks, load_monitor
+from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind
+from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
+from xrdpipe.integration.reduce import FrameReducer, ReducedFrame, ReductionSettings
+from xrdpipe.integration.rejection import POISSON, PixelNoise
+from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
+from xrdpipe.stages.versions import software_versions
+from xrdpipe.store.nexus import already_done
+from xrdpipe.store.parts import Column, PartFolder, Rows
+from xrdpipe.store.patterns import COUNTS, KEY_PATH, PatternsHeader, write_patterns
+from xrdpipe.types import FrameSource, Mask, Outcome, Progress
+
+BLOCK_ROWS = 64
+"""Frames per block of resumable state; at 1 Mpixel about 5 s of work on one core."""
+
+LOW_MONITOR = 0.01
+"""A monitor below this fraction of its median flags the frame."""
+
+NOT_IN_KEY = ("output", "restart", "threads", "frames", "poni", "mask", "dark", "flat")
+"""Options that do not change the numbers, or whose content is hashed instead of the path."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything decided before the first frame is integrated."""
+
+    config: IntegrateConfig
+    source: FrameSource
+    geometry: Geometry
+    binning: Binning
+    kind: PixelKind
+    reducer: FrameReducer
+    monitor: NDArray[np.float64] | None
+    monitor_reference: float
+    header: PatternsHeader
+
+
+def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
+    """Integrate every frame of ``config.frames`` and write one patterns file.
+
+    Returns
+    -------
+    Outcome
+        Path, number of lost frames, and the summary for the user.
+
+    Raises
+    ------
+    XrdpipeError
+        Before anything is written, if an input or option cannot be used.
+    """
+    progress = progress or Progress()
+    output = config.output or Path("patterns.h5")
+    job = prepare(config, progress)
+    if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
+        return Outcome(output, 0, f"{output}: already done.")
+    n_rows = len(job.source.records)
+    parts = PartFolder(output, _columns(job))
+    done = parts.begin(job.header.key, config.restart)
+    waiting = np.setdiff1d(np.arange(n_rows), done)
+    if done.size:
+        progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
+    progress.start("integrate", n_rows)
+    progress.advance(int(done.size))
+    for rows in _blocks_of(waiting):
+        parts.append(int(rows[0]), _integrate_rows(job, rows, progress))
+    progress.done()
+    temporary = parts.folder / "final.h5"
+    write_patterns(temporary, job.header, parts.blocks())
+    summary, lost = _summary(output, parts)
+    parts.finish(temporary)
+    return Outcome(output, lost, summary)
+
+
+def prepare(config: IntegrateConfig, progress: Progress) -> Job:
+    """Open everything, decide the pixels, build the matrix; raises before work starts."""
+    source = open_frames(config.frames)
+    progress.note(f"frames: {source.kind}")
+    first = first_frame(source)
+    shape = oriented(first, config.flip, config.rotate).shape
+    geometry = load_geometry(config.poni, (int(shape[0]), int(shape[1])))
+    _note_wavelength(source, geometry, progress)
+    kind = pixel_kind(
+        first,
+        geometry.detector_name,
+        source.detector.description,
+        config.saturation or source.detector.saturation_value,
+        config.sentinel,
+    )
+    progress.note(describe_pixels(kind))
+    masked = load_masks(config.mask, geometry.shape, config.flip, config.rotate)
+    dark, dark_hash = load_correction(
+        config.dark, "dark frame", geometry.shape, config.flip, config.rotate
+    )
+    flat, flat_hash = load_correction(
+        config.flat, "flat field", geometry.shape, config.flip, config.rotate
+    )
+    monitor, reference = _monitor(config, source, progress)
+    binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
+    settings = _settings(config, kind, progress)
+    dead = _file_mask(source, geometry, config)
+    reducer = FrameReducer(
+        geometry, binning, settings, dead, None if masked is None else masked.pixels, dark, flat
+    )
+    _check_pixels_left(reducer, config)
+    header = _header(config, source, geometry, binning, kind, reducer, masked, reference)
+    hashes = {"dark": dark_hash, "flat": flat_hash}
+    header = _with_key(header, config, source, geometry, kind, hashes, monitor)
+    polarization = config.polarization_factor
+    progress.note(
+        f"polarization factor {'none' if polarization is None else polarization}, "
+        f"{binning.count} bins {binning.centres[0]:.4g}-{binning.centres[-1]:.4g} "
+        f"{'degrees' if binning.unit == '2theta' else '1/angstrom'}, {config.splitting} splitting, "
+        f"wavelength {geometry.wavelength:.6g} Å"
+    )
+    return Job(config, source, geometry, binning, kind, reducer, monitor, reference, header)
+
+
+def first_frame(source: FrameSource) -> NDArray[Any]:
+    """The first frame that can be read; it tells the kind of the pixels.
+
+    Raises
+    ------
+    InputError
+        If none can be read.
+    """
+    reason = ""
+    for row in range(len(source.records)):
+        try:
+            return source.read(row).image
+        except FrameError as error:
+            reason = reason or error.reason
+    raise InputError(f"none of the frames of {source.name} can be read; the first: {reason}.")
+
+
+def describe_pixels(kind: PixelKind) -> str:
+    """One sentence: the decision on dead pixels and its reason."""
+    sentinels = ", ".join(f"{value:.0f}" for value in kind.sentinels) or "NaN only"
+    saturation = "unknown" if kind.saturation is None else f"{kind.saturation:.0f}"
+    warning = (
+        " Pixels at the largest value were seen: if they are gaps, give --sentinel."
+        if kind.suspect
+        else ""
+    )
+    return f"pixels: {kind.reason}; sentinels {sentinels}; saturated from {saturation}.{warning}"
+
+
+def _note_wavelength(source: FrameSource, geometry: Geometry, progress: Progress) -> None:
+    stated = source.detector.wavelength
+    if stated and abs(stated / geometry.wavelength - 1) > 1e-3:
+        progress.note(
+            f"warning: the frames state a wavelength of {stated:.5g} Å, the PONI "
+            f"{geometry.wavelength:.5g} Å; the PONI is used"
+        )
+
+
+def _monitor(
+    config: IntegrateConfig, source: FrameSource, progress: Progress
+) -> tuple[NDArray[np.float64] | None, float]:
+    if config.monitor is None:
+        return None, 1.0
+    values = load_monitor(config.monitor, source)
+    good = values[np.isfinite(values) & (values > 0)]
+    if not good.size:
+        raise InputError(
+            f"monitor {config.monitor} has no positive value in {source.name}; without one no "
+            "frame can be normalised."
+        )
+    reference = config.monitor_reference or float(np.median(good))
+    progress.note(f"monitor {config.monitor}: reference {reference:g}")
+    return values, reference
+
+
+def _settings(config: IntegrateConfig, kind: PixelKind, progress: Progress) -> ReductionSettings:
+    noise: PixelNoise | None = POISSON
+    if not kind.counting:
+        noise = None
+        if config.gain is not None and config.read_noise is not None:
+            noise = PixelNoise(config.gain, config.read_noise)
+        elif config.error_model == "poisson":
+            progress.note(
+                "no Poisson errors: an integrating detector needs --gain and --read-noise "
+                "(or use --error-model azimuthal)"
+            )
+    elif config.error_model == "poisson":
+        progress.note(
+            "errors: Poisson with at least one count per pixel (as pyFAI), too large below "
+            "about 1 count per pixel"
+        )
+    variants = VARIANTS if config.variant == "both" else (config.variant,)
+    return ReductionSettings(
+        variants=variants,
+        splitting=config.splitting,
+        solid_angle=config.solid_angle,
+        polarization_factor=config.polarization_factor,
+        error_model=config.error_model,
+        reject=config.reject,
+        reject_threshold=config.reject_threshold,
+        halo=config.halo,
+        spottiness=config.spottiness,
+        sentinels=kind.sentinels,
+        saturation=kind.saturation,
+        noise=noise,
+        engine=config.engine,
+    )
+
+
+def _file_mask(
+    source: FrameSource, geometry: Geometry, config: IntegrateConfig
+) -> NDArray[np.bool_] | None:
+    """The pixel mask of the file, oriented like the frames."""
+    mask = source.detector.pixel_mask
+    if mask is None:
+        return None
+    if mask.shape != source.shape:
+        raise InputError(
+            f"{source.name}: its pixel_mask has {mask.shape[0]} x {mask.shape[1]} pixels, its "
+            f"frames {source.shape[0]} x {source.shape[1]}."
+        )
+    return np.asarray(oriented(mask, config.flip, config.rotate), bool)
+
+
+def _check_pixels_left(reducer: FrameReducer, config: IntegrateConfig) -> None:
+    for variant in reducer.settings.variants:
+        if not reducer.static_valid[variant].any():
+            raise InputError(
+                f"the detector gaps, the file's pixel mask and the masks "
+                f"{', '.join(config.mask) or '(none given)'} together leave no pixel for the "
+                f"{variant} variant; check the orientation of the masks (--flip, PATH@stored)."
+            )
+
+
+def _header(
+    config: IntegrateConfig,
+    source: FrameSource,
+    geometry: Geometry,
+    binning: Binning,
+    kind: PixelKind,
+    reducer: FrameReducer,
+    masked: Mask | None,
+    reference: float,
+) -> PatternsHeader:
+    settings = reducer.settings
+    signals = ["I", "coverage"]
+    if config.error_model == "azimuthal" or (
+        config.error_model == "poisson" and settings.noise is not None
+    ):
+        signals.insert(1, "I_errors")
+    if config.spottiness:
+        signals += ["spottiness", "azimuthal_excess_variance"]
+    gaps = int(geometry.gap_mask.sum())
+    in_file = source.detector.pixel_mask
+    sources = [(f"detector gaps of {geometry.detector_name}", gaps, "")]
+    if in_file is not None:
+        sources.append(("pixel_mask of the file", int(in_file.sum()), ""))
+    sources += list(masked.sources) if masked is not None else []
+    parameters: dict[str, Any] = {
+        "poni": geometry.poni_text,
+        "poni_file": geometry.poni_name,
+        "poni_sha256": geometry.poni_sha256,
+        "flip": config.flip,
+        "rotate": config.rotate,
+        "unit": binning.unit,
+        "radial_bins": binning.count,
+        "radial_range": np.array([binning.low, binning.high]),
+        "method": f"{config.splitting}/csc/{config.engine}",
+        "error_model": config.error_model if "I_errors" in signals else "none",
+        "outlier_rejection": config.reject if "masked" in settings.variants else "none",
+        "pixel_kind": describe_pixels(kind),
+        "sentinels": np.array(kind.sentinels, np.float64),
+        "saturation_value": np.nan if kind.saturation is None else kind.saturation,
+        "pyfai_version": software_versions()["pyFAI"],
+        "solid_angle_formula": "cos³ of the incidence angle, relative to the PONI (pyFAI)",
+    }
+    if config.polarization_factor is not None:
+        parameters["polarization_factor"] = config.polarization_factor
+    static = ~reducer.static_valid[settings.variants[0]]
+    return PatternsHeader(
+        variants=settings.variants,
+        radial_axis=binning.centres,
+        radial_edges=binning.edges,
+        unit=binning.unit,
+        wavelength=geometry.wavelength,
+        polarization_factor=config.polarization_factor,
+        solid_angle=config.solid_angle,
+        signals=tuple(signals),
+        norm={variant: reducer.static_norm(variant) for variant in settings.variants},
+        records=_relative(source),
+        numbered=source.numbered,
+        detector_name=geometry.detector_name,
+        pixel_size=geometry.pixel_size,
+        mask=Mask(static, tuple(sources)),
+        monitor_name=config.monitor,
+        monitor_reference=reference,
+        config=config.resolved(),
+        key={},
+        title=source.name,
+        parameters=parameters,
+    )
+
+
+def _relative(source: FrameSource) -> tuple[Any, ...]:
+    """Records with file names relative to their common folder."""
+    import dataclasses
+
+    files = [record.file for record in source.records]
+    common = os.path.dirname(files[0].split("::")[0])  # noqa: PTH120 - text, also for h5::path
+    if len({os.path.dirname(file.split("::")[0]) for file in files}) > 1:  # noqa: PTH120
+        common = os.path.commonpath(files)
+    return tuple(
+        dataclasses.replace(record, file=os.path.relpath(record.file, common or "."))
+        for record in source.records
+    )
+
+
+def _with_key(
+    header: PatternsHeader,
+    config: IntegrateConfig,
+    source: FrameSource,
+    geometry: Geometry,
+    kind: PixelKind,
+    hashes: Mapping[str, str],
+    monitor: NDArray[np.float64] | None,
+) -> PatternsHeader:
+    """Add the key of decision 21: what the numbers depend on, contents by hash."""
+    import dataclasses
+
+    options = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
+    key = {
+        "stage": "integrate",
+        "options": options,
+        "poni": geometry.poni_sha256,
+        "masks": [list(mask) for mask in header.mask.sources],
+        **hashes,
+        "monitor": None if monitor is None else [repr(value) for value in monitor.tolist()],
+        "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in header.records],
+        "versions": software_versions(),
+    }
+    return dataclasses.replace(header, key=key)
+
+
+def _columns(job: Job) -> dict[str, Column]:
+    bins = (job.binning.count,)
+    columns = {
+        f"{variant}.{signal}": Column("<f4", bins)
+        for variant in job.header.variants
+        for signal in job.header.signals
+    }
+    columns |= {name: Column("<f8") for name in (*COUNTS, "monitor")}
+    columns |= {"status": Column("|u1"), "flags": Column("<u2"), "reason": Column("S256")}
+    return columns
+
+
+def _blocks_of(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Consecutive rows, at most BLOCK_ROWS together, within aligned blocks."""
+    if not rows.size:
+        return
+    breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % BLOCK_ROWS == 0)) + 1
+    yield from np.split(rows, breaks)
+
+
+def _integrate_rows(job: Job, rows: NDArray[np.intp], progress: Progress) -> Rows:
+    """Integrate some rows in threads; memory holds two frames per thread, no more."""
+    columns = _columns(job)
+    block: Rows = {
+        name: np.zeros((rows.size, *column.shape), np.dtype(column.dtype))
+        for name, column in columns.items()
+    }
+    for name in block:
+        if "." in name:
+            block[name][...] = np.nan
+    threads = job.config.threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        queue: deque[tuple[int, Future[tuple[ReducedFrame | None, int, int, str, float]]]]
+        queue = deque()
+        for place, row in enumerate(rows):
+            queue.append((place, pool.submit(_one_frame, job, int(row))))
+            if len(queue) >= 2 * threads:
+                _collect(block, *queue.popleft(), progress)
+        while queue:
+            _collect(block, *queue.popleft(), progress)
+    return block
+
+
+def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str, float]:
+    """(result, status, flags, reason, monitor) of one frame; a bad frame never raises."""
+    flags = FrameFlag.SENTINEL_SUSPECT if job.kind.suspect else FrameFlag(0)
+    scale, monitor = 1.0, float("nan")
+    if job.monitor is not None:
+        monitor = float(job.monitor[row])
+        typical = float(np.nanmedian(job.monitor))
+        if not np.isfinite(monitor) or monitor <= 0:
+            reason = f"monitor {job.config.monitor} is {monitor:g}"
+            return None, FrameStatus.SKIPPED, int(flags | FrameFlag.LOW_MONITOR), reason, monitor
+        if monitor < LOW_MONITOR * typical:
+            flags |= FrameFlag.LOW_MONITOR
+        scale = monitor / job.monitor_reference
+    record = job.source.records[row]
+    try:
+        image = job.source.read(row).image
+        image = oriented(image, job.config.flip, job.config.rotate)
+        reduced = job.reducer.reduce(image, scale)
+    except FrameError as error:
+        reason = error.reason if record.file in error.reason else f"{record.file}: {error.reason}"
+        return None, error.status, int(flags), reason, monitor
+    return reduced, FrameStatus.OK, int(flags) | reduced.flags, "", monitor
+
+
+def _collect(
+    block: Rows,
+    place: int,
+    future: Future[tuple[ReducedFrame | None, int, int, str, float]],
+    progress: Progress,
+) -> None:
+    reduced, status, flags, reason, monitor = future.result()
+    block["status"][place] = status
+    block["flags"][place] = flags
+    block["reason"][place] = reason.encode()[:256]
+    block["monitor"][place] = monitor
+    if reduced is not None:
+        for name, value in reduced.counts.items():
+            block[name][place] = value
+        for variant, row in reduced.rows.items():
+            for signal, values in row.items():
+                block[f"{variant}.{signal}"][place] = values
+    progress.advance(1)
+
+
+def _summary(output: Path, parts: PartFolder) -> tuple[str, int]:
+    """What happened to the frames, in words, and how many were lost."""
+    counts = np.zeros(256, np.int64)
+    reasons: list[str] = []
+    rejected = 0.0
+    for _, rows in parts.blocks():
+        counts += np.bincount(rows["status"], minlength=256)
+        rejected += float(rows["n_masked_dynamic"].sum())
+        reasons += [text.decode() for text in rows["reason"] if text and len(reasons) < 5]
+    lost = int(sum(counts[status] for status in LOST))
+    ok = int(counts[FrameStatus.OK])
+    others = ", ".join(
+        f"{counts[s]} {s.name.lower()}" for s in FrameStatus if s != FrameStatus.OK and counts[s]
+    )
+    text = f"{output}: {ok} of {int(counts.sum())} frames integrated"
+    text += f" ({others})" if others else ""
+    text += f", {rejected / max(ok, 1):.0f} outlier pixels per frame rejected." if ok else "."
+    return "\n".join([text, *(f"  {reason}" for reason in reasons[:5])]), lost

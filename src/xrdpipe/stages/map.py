@@ -1,0 +1,234 @@
+"""``xrdpipe map``: patterns (or frames) → a per-pixel phase map."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrdpipe import config as options
+from xrdpipe.config import IntegrateConfig, MapConfig
+from xrdpipe.errors import InputError, OptionError
+from xrdpipe.maps import PhaseMap, assemble
+from xrdpipe.nn.inference import Model, load_model, prior_shift
+from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256
+from xrdpipe.pictures import draw_map
+from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
+from xrdpipe.scan import place_frames
+from xrdpipe.schema import LOST, FrameStatus, PixelStatus
+from xrdpipe.stages import integrate
+from xrdpipe.stages.resample import check_coverage, resampled_blocks
+from xrdpipe.stages.versions import software_versions
+from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
+from xrdpipe.store.nexus import already_done
+from xrdpipe.store.patterns import PatternsFile
+from xrdpipe.types import Outcome, Predictions, Progress
+
+NOT_IN_KEY = ("output", "restart", "threads", "patterns", "png", "model", "poni")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the map was asked for, resolved: model, prior, weights of resampling."""
+
+    model: Model
+    card: ModelCard
+    prior: tuple[float, ...]
+    plan: Resampling
+
+
+def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
+    """Map the phases of every pattern.
+
+    With ``config.poni`` the input is frames: they are integrated first, into
+    ``NAME_patterns.h5`` beside the map.
+
+    Returns
+    -------
+    Outcome
+        Path of the map, number of lost pixels with a frame, and a summary.
+    """
+    progress = progress or Progress()
+    output = config.output or Path("map.h5")
+    folder = find_model(config.model)
+    patterns = _patterns_path(config, output, progress)
+    with PatternsFile(patterns, config.variant) as source:
+        model = load_model(folder, config.device)
+        card = model.card
+        scan = place_frames(
+            source.frame,
+            source.numbered,
+            config.scan_shape,
+            config.fast_axis,
+            config.snake,
+            config.incomplete,
+        )
+        plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
+        decision = Decision(model, card, _prior(config, card), plan)
+        key = _key(config, source, model_sha256(folder))
+        into_patterns = output.resolve() == patterns.resolve()
+        if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
+            return Outcome(output, 0, f"{output}: already done.")
+        check_coverage(source, card.grid, plan)
+        _note_polarization(source, card, progress)
+        predictions = predict(source, decision, progress)
+        phase_map = assemble(predictions, scan, card.phase_names)
+        header = MapHeader(
+            patterns=patterns,
+            title=f"{patterns.stem}, {source.variant}, model {card.name}",
+            config=config.resolved(),
+            key=key,
+            parameters=_parameters(config, source, decision, folder),
+        )
+        if into_patterns:
+            source.close()
+            write_map_into_patterns(output, header, phase_map)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
+            write_map(output, header, phase_map, card.grid, blocks)
+    if config.png:
+        draw_map(output.with_suffix(".png"), phase_map, header.title)
+    lost = int(np.isin(predictions.status, [*LOST]).sum())
+    return Outcome(output, lost, _summary(output, phase_map, config.png))
+
+
+def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
+    """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
+    n_phases = len(decision.card.phases)
+    probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
+    spread = np.full_like(probability, np.nan)
+    status = source.status.astype(np.uint8).copy()
+    progress.start("map", source.n_rows)
+    for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
+        where = slice(first, first + patterns.intensity.shape[0])
+        usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
+        outside = (patterns.status == FrameStatus.OK) & ~usable
+        status[where][outside] = PixelStatus.OUTSIDE_GRID
+        block, width = decision.model.predict(
+            patterns.intensity, patterns.coverage, patterns.spottiness
+        )
+        if decision.prior != decision.card.prior:
+            block = prior_shift(block, decision.card.prior, decision.prior)
+        seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
+        failed = usable & ~np.isfinite(block).all(axis=1)
+        status[where][failed] = PixelStatus.MODEL_FAILED
+        good = (usable & ~failed)[:, None] & seen
+        probability[where] = np.where(good, block, np.nan)
+        spread[where] = np.where(good, width, np.nan)
+        progress.advance(patterns.intensity.shape[0])
+    progress.done()
+    return Predictions(probability, spread, status)
+
+
+def _patterns_path(config: MapConfig, output: Path, progress: Progress) -> Path:
+    """The patterns file: the argument, or what integrating the frames gives."""
+    if config.poni is None:
+        if len(config.patterns) != 1:
+            raise OptionError(
+                f"map takes one patterns file, got {len(config.patterns)}; to map frames, "
+                "give --poni."
+            )
+        path = Path(config.patterns[0])
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; to map frames, give --poni.")
+        return path
+    stem = output.stem.removesuffix("_map")
+    path = output.with_name(f"{stem}_patterns.h5")
+    shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
+    settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
+    outcome = integrate.run(
+        IntegrateConfig(
+            frames=config.patterns,
+            output=path,
+            variant=config.variant or "masked",
+            **settings,
+        ),
+        progress,
+    )
+    progress.note(outcome.summary)
+    return path
+
+
+def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+    if config.prior is None:
+        return card.prior
+    if len(config.prior) == 1:
+        return config.prior * len(card.phases)
+    if len(config.prior) != len(card.phases):
+        raise OptionError(
+            f"--prior has {len(config.prior)} values, model {card.name} has "
+            f"{len(card.phases)} phases ({', '.join(card.phase_names)}); expected one or one each."
+        )
+    return config.prior
+
+
+def _note_polarization(source: PatternsFile, card: ModelCard, progress: Progress) -> None:
+    corrected = source.polarization_factor is not None
+    if corrected != card.polarization_corrected:
+        progress.note(
+            f"warning: the patterns are {'' if corrected else 'not '}corrected for polarization, "
+            f"model {card.name} was trained on patterns that are "
+            f"{'' if card.polarization_corrected else 'not '}corrected"
+        )
+    if source.wavelength != card.wavelength:
+        progress.note(
+            f"patterns at {source.wavelength:.5g} Å are brought to the model's "
+            f"{card.wavelength:.5g} Å at equal sin θ / λ"
+        )
+
+
+def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, Any]:
+    resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
+    return {
+        "stage": "map",
+        "options": resolved,
+        "variant": source.variant,
+        "patterns": json.loads(source.run_key() or "null") or str(source.path),
+        "model": model_hash,
+        "versions": software_versions(),
+    }
+
+
+def _parameters(
+    config: MapConfig, source: PatternsFile, decision: Decision, folder: Path
+) -> dict[str, Any]:
+    card = decision.card
+    return {
+        "name": card.name,
+        "network": card.network,
+        "members": len(card.weights),
+        "weights_sha256": model_sha256(folder),
+        "input_variant": source.variant,
+        "channels": ", ".join(card.channels),
+        "grid": str(card.grid),
+        "wavelength_trained": card.wavelength,
+        "normalisation": card.normalisation,
+        "polarization_corrected": card.polarization_corrected,
+        "threshold": 0.5,
+        "prior": np.array(decision.prior),
+        "prior_trained": np.array(card.prior),
+        "resampling": decision.plan.method,
+        "error_correlation_length": decision.plan.correlation_length,
+        "device": str(decision.model.device),
+        "phase_cif_sha256": json.dumps({phase.name: phase.sha256 for phase in card.phases}),
+        "gaps": "gaps filled linearly and ends by the nearest value before the network",
+        "config_json": json.dumps(config.resolved()),
+        "versions_json": json.dumps({**software_versions(), "trained_with": card.versions}),
+    }
+
+
+def _summary(output: Path, phase_map: PhaseMap, png: bool) -> str:
+    ny, nx = phase_map.scan.shape
+    with_result = int((phase_map.status == FrameStatus.OK).sum())
+    lines = [f"{output}: {ny}x{nx} map, {with_result} of {ny * nx} pixels with a result."]
+    for k, name in enumerate(phase_map.phase_names):
+        present = int((phase_map.decision[k] == 1).sum())
+        share = present / max(with_result, 1)
+        lines.append(f"  {name:<20} present in {present} pixels ({share:.0%})")
+    if png:
+        lines.append(f"  picture: {output.with_suffix('.png')}")
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""``xrdpipe resample``: patterns → the same patterns on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrdpipe.config import ResampleConfig
+from xrdpipe.errors import InputError
+from xrdpipe.nn.model_folder import find_model, read_card
+from xrdpipe.resampling import MIN_COVERED, Resampling, inside_grid, plan_resampling, resample
+from xrdpipe.schema import FrameStatus
+from xrdpipe.stages.versions import software_versions
+from xrdpipe.store.nexus import already_done
+from xrdpipe.store.patterns import PatternsFile, write_resampled
+from xrdpipe.types import Grid, Outcome, Patterns, Progress
+
+KEY_PATH = "entry/resampling/run_key"
+
+BLOCK_ROWS = 256
+"""Rows at a time; the block of inference, so that both stages read the same slices."""
+
+
+def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
+    """Resample every pattern and write a patterns file on the grid.
+
+    Raises
+    ------
+    InputError
+        If no pattern covers half of the grid (decision 13).
+    """
+    progress = progress or Progress()
+    output = config.output or Path("resampled.h5")
+    if output.resolve() == config.patterns.resolve():
+        raise InputError(f"{output} is the input; give another --output.")
+    if config.model is not None:
+        grid = read_card(find_model(config.model)).grid
+    else:
+        assert config.grid is not None
+        assert config.wavelength is not None
+        grid = Grid.parse(config.grid, config.wavelength)
+    with PatternsFile(config.patterns, config.variant) as source:
+        plan = plan_resampling(source.rows(0, 1), grid, config.method)
+        key = {
+            "stage": "resample",
+            "grid": str(grid),
+            "method": config.method,
+            "variant": source.variant,
+            "patterns": source.run_key() or str(config.patterns),
+            "versions": software_versions(),
+        }
+        if already_done(output, key, KEY_PATH, config.restart):
+            return Outcome(output, 0, f"{output}: already done.")
+        check_coverage(source, grid, plan)
+        details: dict[str, Any] = {
+            "method": plan.method,
+            "grid": str(grid),
+            "source": config.patterns.name,
+            "source_wavelength": source.wavelength,
+            "error_correlation_length": plan.correlation_length,
+            "polarization_divided_out": plan.polarization is not None,
+        }
+        progress.start("resample", source.n_rows)
+        temporary = output.with_name(output.name + ".writing")
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            blocks = _reported(resampled_blocks(source, grid, plan), progress)
+            write_resampled(temporary, source, grid, details, key, source.signals, blocks)
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)
+        progress.done()
+        return Outcome(
+            output,
+            0,
+            f"{output}: {source.n_rows} {source.variant} patterns on {grid} ({plan.method}).",
+        )
+
+
+def resampled_blocks(
+    source: PatternsFile, grid: Grid, plan: Resampling
+) -> Iterator[tuple[int, Patterns]]:
+    """(first row, patterns on the grid) in aligned blocks of 256 rows."""
+    for first in range(0, source.n_rows, BLOCK_ROWS):
+        yield first, resample(source.rows(first, first + BLOCK_ROWS), grid, plan)
+
+
+def check_coverage(source: PatternsFile, grid: Grid, plan: Resampling) -> None:
+    """Refuse patterns none of which covers half of the grid, before work starts."""
+    for _, patterns in resampled_blocks(source, grid, plan):
+        usable = patterns.status == FrameStatus.OK
+        if np.any(inside_grid(patterns.intensity) & usable):
+            return
+    native = source.rows(0, 1).two_theta
+    raise InputError(
+        f"{source.path} ({native[0]:.4g}-{native[-1]:.4g}° at {source.wavelength:.4g} Å) does not "
+        f"cover the grid {grid}: no pattern has {MIN_COVERED:.0%} of its points; use a model or "
+        "grid made for this range."
+    )
+
+
+def _reported(
+    blocks: Iterator[tuple[int, Patterns]], progress: Progress
+) -> Iterator[tuple[int, Patterns]]:
+    for first, patterns in blocks:
+        yield first, patterns
+        progress.advance(patterns.intensity.shape[0])

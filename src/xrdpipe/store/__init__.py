@@ -1,0 +1,1 @@
+"""Processed files: resumable work in progress, patterns and maps (the layout is in schema.py)."""

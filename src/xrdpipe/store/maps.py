@@ -1,0 +1,283 @@
+"""Write and read map files (layout in docs/files.md)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from xrdpipe import __version__
+from xrdpipe.errors import InputError
+from xrdpipe.maps import PhaseMap
+from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
+from xrdpipe.store.nexus import (
+    FORMAT,
+    entry_uuid,
+    fixed_strings,
+    new_group,
+    new_root,
+    now,
+    open_processed,
+    put,
+    text,
+)
+from xrdpipe.store.parts import key_text
+from xrdpipe.types import Grid, Patterns, Scan
+
+KEY_PATH = "entry/phase_map/run_key"
+
+
+@dataclass(frozen=True)
+class MapHeader:
+    """What a map file says besides the maps themselves.
+
+    Parameters
+    ----------
+    patterns
+        The patterns file the map was made from.
+    parameters
+        Entries of ``phase_map/model``: texts, numbers and small arrays.
+    pixel_reasons
+        Row → sentence, for rows that were lost.
+    """
+
+    patterns: Path
+    title: str
+    config: Mapping[str, Any]
+    key: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+
+def write_map(
+    path: Path,
+    header: MapHeader,
+    phase_map: PhaseMap,
+    grid: Grid,
+    blocks: Iterator[tuple[int, Patterns]] | None = None,
+) -> None:
+    """Write a map file of its own, linked to its patterns by a relative path.
+
+    Parameters
+    ----------
+    path
+        Where it will finally lie (the link is relative to its folder); written as
+        ``NAME.part-file`` and renamed.
+    blocks
+        Resampled patterns to store too (``--with-patterns``), in row order.
+    """
+    temporary = path.with_name(path.name + ".writing")
+    try:
+        with h5py.File(temporary, "w", libver=FORMAT) as file:
+            new_root(file, path.name)
+            entry = new_group(file, "entry", "NXentry")
+            put(entry, "title", header.title)
+            put(entry, "entry_identifier_uuid", entry_uuid(dict(header.key)))
+            put(entry, "end_time", now())
+            put(entry, "program_name", "xrdpipe", version=__version__)
+            target = os.path.relpath(header.patterns.resolve(), path.resolve().parent)
+            entry["patterns"] = h5py.ExternalLink(target, "/entry")
+            _write_groups(entry, header, phase_map)
+            if blocks is not None:
+                _write_map_patterns(entry, phase_map.scan, grid, blocks)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_map_into_patterns(path: Path, header: MapHeader, phase_map: PhaseMap) -> None:
+    """Add the maps to the patterns file itself, through a copy and a rename."""
+    temporary = path.with_name(path.name + ".writing")
+    try:
+        shutil.copy2(path, temporary)
+        with h5py.File(temporary, "r+", libver=FORMAT) as file:
+            entry = file["entry"]
+            for name in ("phase_map", "mapping"):
+                if name in entry:
+                    del entry[name]
+            _write_groups(entry, header, phase_map)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> None:
+    entry.attrs["default"] = "phase_map"
+    _write_mapping(entry, phase_map.scan)
+    process = new_group(entry, "phase_map", "NXprocess", default="co_occurrence")
+    put(process, "program", "xrdpipe")
+    put(process, "version", __version__)
+    put(process, "date", now())
+    put(process, "sequence_index", 3)
+    put(process, "run_key", key_text(header.key))
+    names = put(process, "phase_names", fixed_strings(list(phase_map.phase_names)))
+    names.attrs["long_name"] = "entry i names index i of every (phase, y, x) dataset"
+    model = new_group(process, "model", "NXparameters")
+    for name, value in header.parameters.items():
+        put(model, name, value)
+    _write_presence(process, phase_map)
+    _write_winner(process, phase_map)
+    _write_co_occurrence(process, phase_map)
+    status = put(process, "status", phase_map.status, long_name="status of the pixel")
+    members = [*FrameStatus, *PixelStatus]
+    status.attrs["flag_values"] = np.array([m.value for m in members], np.uint8)
+    status.attrs["flag_meanings"] = " ".join(m.name.lower() for m in members)
+
+
+def _write_mapping(entry: h5py.Group, scan: Scan) -> None:
+    ny, nx = scan.shape
+    mapping = new_group(entry, "mapping", "NXcollection")
+    put(
+        mapping,
+        "frame_index",
+        scan.frame_index,
+        long_name="row in the patterns, -1 where there is no frame",
+    )
+    put(mapping, "x", np.arange(nx, dtype=np.float64), units="", long_name="x (pixel)")
+    put(mapping, "y", np.arange(ny, dtype=np.float64), units="", long_name="y (pixel)")
+    put(mapping, "scan_type", "snake" if scan.snake else "raster")
+    put(mapping, "fast_axis", scan.fast_axis)
+    put(mapping, "shape", np.array([ny, nx]))
+    put(mapping, "source", scan.source)
+
+
+def _image_group(process: h5py.Group, name: str, signal: str, **attributes: Any) -> h5py.Group:
+    group = new_group(process, name, "NXdata", signal=signal, **attributes)
+    group.attrs["axes"] = ["y", "x"]
+    for axis in ("y", "x"):
+        group[axis] = process.file[f"/entry/mapping/{axis}"]
+    return group
+
+
+def _write_presence(process: h5py.Group, phase_map: PhaseMap) -> None:
+    group = new_group(process, "presence", "NXdata", signal="probability", interpretation="image")
+    group.attrs["axes"] = ["phase", "y", "x"]
+    put(group, "phase", np.arange(len(phase_map.phase_names)), long_name="phase index")
+    for axis in ("y", "x"):
+        group[axis] = process.file[f"/entry/mapping/{axis}"]
+    put(
+        group,
+        "probability",
+        phase_map.probability,
+        long_name="probability of presence",
+        interpretation="image",
+    )
+    put(group, "spread", phase_map.spread, long_name="standard deviation over the ensemble")
+    decision = put(group, "decision", phase_map.decision, long_name="decision")
+    decision.attrs["flag_values"] = np.array([1, 0, -1], np.int8)
+    decision.attrs["flag_meanings"] = "present absent undetermined_or_no_data"
+
+
+def _write_winner(process: h5py.Group, phase_map: PhaseMap) -> None:
+    group = _image_group(process, "winner", "phase_id", interpretation="image")
+    group.attrs["auxiliary_signals"] = ["confidence"]
+    winner = put(group, "phase_id", phase_map.winner, long_name="most probable present phase")
+    values = [*range(len(phase_map.phase_names)), *WINNER_MEANINGS]
+    winner.attrs["flag_values"] = np.array(values, np.int16)
+    winner.attrs["flag_meanings"] = " ".join(
+        [*(name.replace(" ", "_") for name in phase_map.phase_names), *WINNER_MEANINGS.values()]
+    )
+    put(group, "confidence", phase_map.confidence, long_name="probability of the answer")
+
+
+def _write_co_occurrence(process: h5py.Group, phase_map: PhaseMap) -> None:
+    group = _image_group(process, "co_occurrence", "combination", interpretation="image")
+    group.attrs["auxiliary_signals"] = ["n_phases"]
+    group.attrs["title"] = "present phases: " + " + ".join(
+        f"{2**k} {name}" for k, name in enumerate(phase_map.phase_names)
+    )
+    put(
+        group,
+        "combination",
+        phase_map.combination,
+        long_name="present phases (sum of 2^index, -1 no result)",
+    )
+    put(group, "n_phases", phase_map.n_phases, long_name="number of present phases")
+
+
+def _write_map_patterns(
+    entry: h5py.Group, scan: Scan, grid: Grid, blocks: Iterator[tuple[int, Patterns]]
+) -> None:
+    """Resampled patterns on the map, spectrum last: (y, x, two_theta)."""
+    ny, nx = scan.shape
+    group = new_group(entry, "map_patterns", "NXdata", signal="intensity")
+    group.attrs["axes"] = ["y", "x", "two_theta"]
+    group.attrs["interpretation"] = "spectrum"
+    for axis in ("y", "x"):
+        group[axis] = entry[f"mapping/{axis}"]
+    put(group, "two_theta", grid.two_theta, units="degrees", long_name="2theta")
+    intensity = group.create_dataset(
+        "intensity",
+        shape=(ny, nx, grid.size),
+        dtype="f4",
+        chunks=(1, min(nx, 64), grid.size),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fillvalue=np.nan,
+    )
+    intensity.attrs["units"] = "arbitrary units"
+    rows_at = {int(row): (y, x) for (y, x), row in np.ndenumerate(scan.frame_index) if row >= 0}
+    line, held = -1, np.empty((nx, grid.size), np.float32)
+
+    def flush() -> None:
+        if line >= 0:
+            intensity[line] = held
+
+    for first, patterns in blocks:
+        for offset, spectrum in enumerate(patterns.intensity):
+            place = rows_at.get(first + offset)
+            if place is None:
+                continue
+            if place[0] != line:
+                flush()
+                line = place[0]
+                held = intensity[line]
+            held[place[1]] = spectrum
+    flush()
+
+
+@dataclass(frozen=True)
+class StoredMap:
+    """The maps of a file, as arrays (see :class:`xrdpipe.maps.PhaseMap`)."""
+
+    phase_names: tuple[str, ...]
+    probability: Any
+    decision: Any
+    winner: Any
+    status: Any
+    model: str
+
+
+def read_map(path: Path) -> StoredMap:
+    """Read the maps of a file.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If it is no map file; the absent dataset is named.
+    """
+    with open_processed(path, "map file") as file:
+        entry = file["entry"]
+        needed = ("phase_names", "presence/probability", "presence/decision", "winner/phase_id",
+                  "status")  # fmt: skip
+        for name in needed:
+            if f"phase_map/{name}" not in entry:
+                raise InputError(
+                    f"{path} is no map file: /entry/phase_map/{name} is absent; expected a "
+                    "file written by 'xrdpipe map'."
+                )
+        group = entry["phase_map"]
+        return StoredMap(
+            tuple(text(name) for name in group["phase_names"][()]),
+            group["presence/probability"][()],
+            group["presence/decision"][()],
+            group["winner/phase_id"][()],
+            group["status"][()],
+            text(group["model/name"]) if "model/name" in group else "",
+        )

@@ -1,0 +1,151 @@
+"""Small helpers that write NeXus the same way everywhere."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe import __version__
+from xrdpipe.errors import InputError, InputMissingError, OutputExistsError
+from xrdpipe.schema import SCHEMA_VERSION
+from xrdpipe.store.parts import first_difference, key_hash
+
+CHUNK_BYTES = 512 * 1024
+"""Target size of a chunk: whole chunks are written at once."""
+
+FORMAT = ("earliest", "v110")
+"""HDF5 format bounds: 1.10 brings virtual datasets and SWMR; every current tool reads it."""
+
+
+def now() -> str:
+    """Local time with zone, ISO 8601."""
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def new_group(parent: h5py.Group, name: str, nx_class: str, **attributes: Any) -> h5py.Group:
+    """Create a group with its NX_class."""
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    for key, value in attributes.items():
+        group.attrs[key] = value
+    return group
+
+
+def put(group: h5py.Group, name: str, value: Any, **attributes: Any) -> h5py.Dataset:
+    """Write one small dataset with attributes; a string becomes a UTF-8 scalar."""
+    dataset = group.create_dataset(name, data=value)
+    for key, attribute in attributes.items():
+        dataset.attrs[key] = attribute
+    return dataset
+
+
+def rows_dataset(
+    group: h5py.Group, name: str, n_rows: int, columns: int, **attributes: Any
+) -> h5py.Dataset:
+    """Create an empty float32 (rows, columns) dataset with fixed chunks of whole rows."""
+    chunk_rows = int(np.clip(CHUNK_BYTES // (4 * columns), 1, max(n_rows, 1)))
+    dataset = group.create_dataset(
+        name,
+        shape=(n_rows, columns),
+        dtype="f4",
+        chunks=(chunk_rows, columns),
+        maxshape=(None, columns),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        fillvalue=np.nan,
+    )
+    for key, attribute in attributes.items():
+        dataset.attrs[key] = attribute
+    return dataset
+
+
+def new_root(file: h5py.File, name: str) -> None:
+    """Attributes of the NeXus root."""
+    file.attrs["NX_class"] = "NXroot"
+    file.attrs["default"] = "entry"
+    file.attrs["creator"] = "xrdpipe"
+    file.attrs["creator_version"] = __version__
+    file.attrs["file_name"] = name
+    file.attrs["file_time"] = now()
+    file.attrs["HDF5_Version"] = h5py.version.hdf5_version
+    file.attrs["h5py_version"] = h5py.version.version
+    file.attrs["xrdpipe_schema"] = SCHEMA_VERSION
+
+
+def entry_uuid(key: dict[str, Any]) -> str:
+    """Identifier of an entry: a function of the key, so that reruns give the same file."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"xrdpipe:{key_hash(key)}"))
+
+
+def text(value: Any) -> str:
+    """A string dataset's value as str."""
+    value = value[()] if isinstance(value, h5py.Dataset) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def open_processed(path: Path, what: str) -> h5py.File:
+    """Open one of our files for reading.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If it is not there or is no HDF5 file with an ``/entry``.
+    """
+    if not path.is_file():
+        raise InputMissingError(f"{what} {path} does not exist.")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise InputError(f"{what} {path} cannot be opened as HDF5: {error}.") from error
+    if "entry" not in file:
+        file.close()
+        raise InputError(f"{path} is no {what}: it has no group /entry.")
+    return file
+
+
+def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool) -> bool:
+    """True if ``output`` was made with this key (decision 21).
+
+    Raises
+    ------
+    OutputExistsError
+        If it exists and was made with another key, or by something else.
+    """
+    if not output.exists() or restart:
+        return False
+    old: Any = None
+    try:
+        with h5py.File(output, "r", locking=False) as file:
+            if key_path in file:
+                import json
+
+                old = json.loads(text(file[key_path]))
+    except (OSError, ValueError):
+        old = None
+    if old is None:
+        raise OutputExistsError(
+            f"{output} exists and was not made by this command; use --restart to replace it, "
+            "or another --output."
+        )
+    import json
+
+    difference = first_difference(old, json.loads(json.dumps(key, default=str)))
+    if difference:
+        raise OutputExistsError(
+            f"{output} exists and belongs to another run ({difference}); use --restart to "
+            "replace it, or another --output."
+        )
+    return True
+
+
+def fixed_strings(values: list[str]) -> NDArray[np.bytes_]:
+    """UTF-8 bytes of one common length."""
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

@@ -1,0 +1,134 @@
+"""The truth file of a simulated map: what is where, known exactly (HDF5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe.errors import InputError, InputMissingError
+from xrdpipe.types import BoolArray
+
+TRUTH = "/entry/truth"
+
+_UNITS = {"lattice": "angstrom, degrees", "size": "nm"}
+
+_MEANING = {
+    "presence": "1 where the phase has a fraction above 0 in the illuminated volume",
+    "weight_fraction": "of all crystalline matter in the beam, unlabelled phases included",
+    "strength": "strongest line over local background in the noise-free powder average; "
+    "above 0 without presence: a parasitic line of that phase (gasket)",
+    "lattice": "a, b, c, alpha, beta, gamma; NaN where absent",
+    "size": "coherent domain size; NaN where absent",
+    "grains": "number of grains in the beam; 0 where absent",
+    "monitor": "incident intensity relative to the mean",
+    "frame": "number of the frame measured here, from 0",
+    "distractor": "strongest counts per pixel of a phase outside the label set",
+}
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated map holds; arrays are (K, ny, nx) unless said otherwise.
+
+    Parameters
+    ----------
+    phase_names
+        K names in class order.
+    presence
+        True where the fraction in the illuminated volume is above 0.
+    weight_fraction
+        0-1, of all crystalline matter in the beam.
+    strength
+        Strongest line over local background in the noise-free powder average.
+    lattice
+        Shape (K, ny, nx, 6), Å and degrees; NaN where absent.
+    size
+        Coherent domain size in nm; NaN where absent.
+    extra
+        Further arrays of shape (..., ny, nx): grains, monitor, frame, distractor.
+    """
+
+    phase_names: tuple[str, ...]
+    presence: BoolArray
+    weight_fraction: NDArray[np.float32]
+    strength: NDArray[np.float32]
+    lattice: NDArray[np.float32]
+    size: NDArray[np.float32]
+    extra: dict[str, NDArray[Any]]
+
+
+def write_truth(path: Path, truth: Truth) -> None:
+    """Write ``/entry/truth`` with units and meanings."""
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        group = entry.create_group("truth")
+        group.attrs["NX_class"] = "NXcollection"
+        group.create_dataset("phase_names", data=list(truth.phase_names), dtype=h5py.string_dtype())
+        arrays: dict[str, NDArray[Any]] = {
+            "presence": truth.presence.astype(np.uint8),
+            "weight_fraction": truth.weight_fraction.astype(np.float32),
+            "strength": truth.strength.astype(np.float32),
+            "lattice": truth.lattice.astype(np.float32),
+            "size": truth.size.astype(np.float32),
+            **truth.extra,
+        }
+        for name, array in arrays.items():
+            dataset = group.create_dataset(name, data=array)
+            if name in _MEANING:
+                dataset.attrs["long_name"] = _MEANING[name]
+            if name in _UNITS:
+                dataset.attrs["units"] = _UNITS[name]
+
+
+def read_truth(path: Path) -> Truth:
+    """Read a truth file.
+
+    Raises
+    ------
+    InputMissingError
+        The file does not exist.
+    InputError
+        It is no HDF5 file, or a dataset is absent or has another shape than the rest.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputMissingError(f"truth file '{path}' does not exist; simulate writes truth.h5.")
+    known = ("presence", "weight_fraction", "strength", "lattice", "size")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if TRUTH not in file:
+                raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
+            group = file[TRUTH]
+            absent = [name for name in ("phase_names", *known) if name not in group]
+            if absent:
+                raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
+            names = tuple(group["phase_names"].asstr()[()].tolist())
+            arrays = {name: group[name][()] for name in group if name != "phase_names"}
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read as HDF5 ({error}).") from error
+    shape = arrays["presence"].shape
+    if len(shape) != 3 or shape[0] != len(names):
+        raise InputError(
+            f"'{path}': presence has shape {shape}; expected (phases, ny, nx) with "
+            f"{len(names)} phases."
+        )
+    for name in known[1:]:
+        if arrays[name].shape[:3] != shape:
+            raise InputError(
+                f"'{path}': {name} has shape {arrays[name].shape}; expected {shape} first."
+            )
+    return Truth(
+        phase_names=names,
+        presence=arrays["presence"].astype(bool),
+        weight_fraction=arrays["weight_fraction"],
+        strength=arrays["strength"],
+        lattice=arrays["lattice"],
+        size=arrays["size"],
+        extra={name: array for name, array in arrays.items() if name not in known},
+    )

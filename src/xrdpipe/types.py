@@ -1,0 +1,339 @@
+"""The nouns: read this first. Each has one line of meaning and its units.
+
+Angles are in degrees, wavelengths in Å, lengths on the detector in metres (as in a PONI).
+All are frozen; arrays inside them are not to be written to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe.errors import InputError
+
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform 2θ axis and the wavelength that gives it a meaning.
+
+    Parameters
+    ----------
+    start, stop, step
+        First and last point and spacing, in degrees.
+    wavelength
+        In Å.
+    """
+
+    start: float
+    stop: float
+    step: float
+    wavelength: float
+
+    def __post_init__(self) -> None:
+        if not (self.step > 0 and self.stop > self.start >= 0 and self.wavelength > 0):
+            raise InputError(
+                f"a grid needs 0 <= start < stop, step > 0 and wavelength > 0; got {self}."
+            )
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return round((self.stop - self.start) / self.step) + 1
+
+    @property
+    def two_theta(self) -> NDArray[np.float64]:
+        """The points, shape (size,), degrees, free of accumulated rounding."""
+        decimals = 10
+        return np.round(self.start + self.step * np.arange(self.size), decimals)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Bin edges half a step around every point, shape (size + 1,), degrees."""
+        return np.concatenate(
+            [self.two_theta - self.step / 2, [self.two_theta[-1] + self.step / 2]]
+        )
+
+    @classmethod
+    def parse(cls, text: str, wavelength: float) -> Grid:
+        """Read ``"5:24:0.01"`` (start:stop:step in degrees)."""
+        try:
+            start, stop, step = (float(part) for part in text.split(":"))
+        except ValueError as error:
+            raise InputError(
+                f"grid '{text}' cannot be read; expected START:STOP:STEP in degrees, "
+                "for example 5:24:0.01."
+            ) from error
+        return cls(start, stop, step, wavelength)
+
+    def __str__(self) -> str:
+        """Return ``5-24° step 0.01° at 0.4959 Å``."""
+        return f"{self.start:g}-{self.stop:g}° step {self.step:g}° at {self.wavelength:g} Å"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One detector image as stored, before any flip or cast.
+
+    Parameters
+    ----------
+    image
+        Shape (rows, columns), native dtype.
+    header
+        Metadata of this frame (header of the file, or empty).
+    """
+
+    image: NDArray[Any]
+    header: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """Where one frame comes from: file, place in the file, acquisition number."""
+
+    file: str
+    place: int
+    index: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What the files say of the detector; None where they are silent.
+
+    Parameters
+    ----------
+    description
+        Name as in the metadata.
+    pixel_mask
+        Shape (rows, columns), True = unusable, in stored orientation.
+    saturation_value
+        Raw counts at and above which a pixel is saturated.
+    wavelength
+        In Å; the PONI wins, a disagreement is reported.
+    """
+
+    description: str | None = None
+    pixel_mask: BoolArray | None = None
+    saturation_value: float | None = None
+    wavelength: float | None = None
+
+
+class FrameSource(Protocol):
+    """An ordered series of frames: its records, the frame shape, and a way to read one."""
+
+    @property
+    def name(self) -> str:
+        """What was opened, for messages."""
+
+    @property
+    def kind(self) -> str:
+        """Layout found and the evidence for it."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of one stored frame."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Native dtype of the stored pixels."""
+
+    @property
+    def records(self) -> tuple[FrameRecord, ...]:
+        """One record per frame, in order."""
+
+    @property
+    def numbered(self) -> bool:
+        """True if the records' numbers come from the files, not from counting."""
+
+    @property
+    def detector(self) -> DetectorInfo:
+        """Detector metadata of the series."""
+
+    def read(self, row: int) -> Frame:
+        """Read one frame; raises FrameError with a status and a reason. Thread-safe."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Pixels left out: True = masked, with where each part came from.
+
+    Parameters
+    ----------
+    pixels
+        Shape (rows, columns), True = masked, in the PONI's orientation.
+    sources
+        (name, number of pixels, sha256 or "") per contribution.
+    """
+
+    pixels: BoolArray
+    sources: tuple[tuple[str, int, str], ...] = ()
+
+    @property
+    def fraction(self) -> float:
+        """Masked fraction, 0-1."""
+        return float(np.mean(self.pixels))
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """1D patterns of one variant; rows are frames, columns 2θ (or q) bins.
+
+    Parameters
+    ----------
+    radial_axis
+        Bin centres, shape (bins,), degrees or 1/angstrom (see ``unit``).
+    wavelength
+        In Å.
+    intensity
+        Shape (rows, bins), mean per pixel; NaN where a bin has no data.
+    intensity_errors
+        Same shape, standard error of the mean; None without an error model.
+    coverage
+        Same shape, 0-1: solid angle of the valid pixels over that of the full ring.
+    spottiness
+        Same shape, units of intensity; None when not computed.
+    frame
+        Acquisition number of each row, shape (rows,).
+    status
+        ``frames/status`` of each row, shape (rows,).
+    unit
+        ``"degrees"`` (2θ) or ``"1/angstrom"`` (q).
+    variant
+        ``masked``, ``unmasked`` or ``external``.
+    polarization_factor
+        What was corrected for; None = not corrected.
+    """
+
+    radial_axis: NDArray[np.float64]
+    wavelength: float
+    intensity: FloatArray
+    intensity_errors: FloatArray | None
+    coverage: FloatArray
+    spottiness: FloatArray | None
+    frame: IntArray
+    status: IntArray
+    unit: str = "degrees"
+    variant: str = "masked"
+    polarization_factor: float | None = None
+
+    @property
+    def two_theta(self) -> NDArray[np.float64]:
+        """Bin centres in degrees, converted from q at the wavelength if need be."""
+        if self.unit == "degrees":
+            return self.radial_axis
+        sine = np.minimum(self.radial_axis * self.wavelength / (4 * np.pi), 1)
+        return np.asarray(np.degrees(2 * np.arcsin(sine)), np.float64)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A crystalline phase: its name and the CIF text that defines it."""
+
+    name: str
+    cif: str
+    source: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the CIF text."""
+        return hashlib.sha256(self.cif.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PhaseLibrary:
+    """Phases in class order: entry i is index i of every (phase, …) array."""
+
+    phases: tuple[Phase, ...]
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if len(set(names)) != len(names):
+            raise InputError(f"phase names must differ; got {', '.join(names)}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Phase names in class order."""
+        return tuple(phase.name for phase in self.phases)
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """How frames lie on the sample.
+
+    Parameters
+    ----------
+    frame_index
+        Shape (ny, nx) int32: row in the patterns, −1 where there is no frame.
+    fast_axis
+        ``x`` or ``y``: the axis that moves from frame to frame.
+    snake
+        True if every second line runs backwards.
+    source
+        Where the shape comes from.
+    """
+
+    frame_index: NDArray[np.int32]
+    fast_axis: str = "x"
+    snake: bool = False
+    source: str = "option"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx): rows and columns of the map."""
+        ny, nx = self.frame_index.shape
+        return ny, nx
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of each row.
+
+    Parameters
+    ----------
+    probability
+        Shape (rows, K), calibrated presence probability; NaN where undetermined or no data.
+    spread
+        Same shape: standard deviation over the ensemble (0 for one member).
+    status
+        Shape (rows,): pixel status (see :class:`xrdpipe.schema.PixelStatus`).
+    """
+
+    probability: FloatArray
+    spread: FloatArray
+    status: IntArray
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a stage reports: the command line supplies real functions, a library call need not.
+
+    ``start(label, total)``, ``advance(n)``, ``done()``, ``note(text)``; nothing is printed here.
+    """
+
+    start: Callable[[str, int], None] = lambda label, total: None
+    advance: Callable[[int], None] = lambda n: None
+    done: Callable[[], None] = lambda: None
+    note: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage gives back: the file written, lost frames, and a sentence for the user."""
+
+    path: Any
+    lost: int = 0
+    summary: str = ""
+    details: dict[str, Any] = field(default_factory=dict)

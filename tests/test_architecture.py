@@ -1,0 +1,80 @@
+"""Imports point one way, and each heavy library has one owner."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "xrdpipe"
+
+LAYERS = [
+    {"errors", "types", "schema", "config", "quiet", "__init__"},
+    {"masks", "resampling", "scan", "maps", "crystal", "channels", "metrics", "phases", "models"},
+    {"frames", "integration"},
+    {"synthesis"},
+    {"nn"},
+    {"store", "pictures"},
+    {"stages"},
+    {"pipeline"},
+    {"cli"},
+]
+
+OWNERS = {
+    "gemmi": {"crystal"},
+    "fabio": {"frames"},
+    "pyFAI": {"integration"},
+    "torch": {"nn", "stages"},  # stages only ask it for the device (doctor)
+    "safetensors": {"nn"},
+    "matplotlib": {"pictures"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file
+    "hdf5plugin": {"frames", "stages"},
+}
+
+
+def level(part: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if part in layer)
+
+
+def imports(path: Path) -> list[tuple[str, int]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append((node.module, node.lineno))
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_to_lower_layers_and_owners(path):
+    part = part_of(path)
+    for name, line in imports(path):
+        pieces = name.split(".")
+        if pieces[0] in OWNERS:
+            assert part in OWNERS[pieces[0]], f"{path}:{line} imports {pieces[0]}"
+        if pieces[0] == "xrdpipe" and len(pieces) > 1 and part != "__init__":
+            target = pieces[1]
+            if any(target in layer for layer in LAYERS):
+                assert level(target) <= level(part), f"{path}:{line} imports {name}"
+
+
+def test_help_imports_no_heavy_library():
+    heavy = ["torch", "pyFAI", "fabio", "h5py", "scipy", "matplotlib", "gemmi"]
+    code = f"import sys, xrdpipe.cli\nprint([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
