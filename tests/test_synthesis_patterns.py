@@ -6,7 +6,9 @@ import pytest
 from xrdpipe.crystal import load_phase, reflections
 from xrdpipe.errors import InputError, OptionError
 from xrdpipe.phases import distractor_phases, shipped_phases
-from xrdpipe.synthesis.patterns import draw, draw_patterns, make_generator, paper_s_set
+from xrdpipe.synthesis.generator import make_generator
+from xrdpipe.synthesis.paper_set import paper_s_set
+from xrdpipe.synthesis.patterns import draw, draw_patterns
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, PhaseLibrary
 

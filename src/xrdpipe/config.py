@@ -258,6 +258,10 @@ class ScanOptions:
     incomplete: bool = option("Accept fewer frames than pixels when frames carry no number.", False)
 
 
+NOT_RECORDED = frozenset({"output", "restart", "threads", "png"})
+"""Options that change where, when or how fast, but no number."""
+
+
 # --- stages ----------------------------------------------------------------------------------
 
 
@@ -307,6 +311,11 @@ class Config:
                 value = [str(v) if isinstance(v, Path) else v for v in value]
             values[definition.name] = value
         return values
+
+
+    def recorded(self) -> dict[str, Any]:
+        """What an output keeps: the options that can change its content (decision 22)."""
+        return {k: v for k, v in self.resolved().items() if k not in NOT_RECORDED}
 
 
 @dataclass(frozen=True)
@@ -584,13 +593,13 @@ def _checked(definition: OptionDefinition, value: Any) -> Any:
 
 
 def _coerced(definition: OptionDefinition, value: Any) -> Any:
-    if definition.metadata["parse"] is not None:
-        return definition.metadata["parse"](value)
     allowed = members(definition.annotation)
     if value is None:
         if type(None) in allowed:
             return None
         raise OptionError("a value is required.")
+    if definition.metadata["parse"] is not None:
+        return definition.metadata["parse"](value)
     kind = next(m for m in allowed if m is not type(None))
     return _as_kind(kind, value)
 

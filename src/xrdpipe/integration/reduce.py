@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from xrdpipe.errors import FrameError
 from xrdpipe.integration.geometry import Binning, Geometry
 from xrdpipe.integration.matrix import bin_of_pixel, splitting_matrix
-from xrdpipe.integration.rejection import POISSON, PixelNoise, robust_outliers, sigma_clip_outliers
+from xrdpipe.integration.rejection import (
+    POISSON,
+    PixelNoise,
+    pixel_reach,
+    robust_outliers,
+    sigma_clip_outliers,
+)
 from xrdpipe.schema import SATURATED_FRACTION, FrameFlag, FrameStatus
 from xrdpipe.types import BoolArray
 
@@ -126,6 +132,7 @@ class FrameReducer:
             if self._needs_rejection or settings.spottiness
             else None
         )
+        self._reach = 1 if self._bins is None else pixel_reach(self._bins, geometry.shape)
         edges = np.radians(binning.two_theta_edges(geometry.wavelength))
         ring = 2 * np.pi * (np.cos(edges[:-1]) - np.cos(edges[1:]))
         solid = geometry.solid_angle.ravel().astype(np.float64) * geometry.reference_solid_angle
@@ -253,6 +260,7 @@ class FrameReducer:
             settings.reject_threshold,
             settings.halo,
             settings.counting,
+            self._reach,
         )
 
     def _integrate(

@@ -10,14 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
 
 from xrdpipe.types import BoolArray
 
 MIN_PIXELS = 8
 """A bin with fewer valid pixels has no azimuthal statistics worth clipping on."""
 
-GROWTH_THRESHOLD = 2.0
-"""A neighbour of a rejected pixel is rejected from this many standard deviations on."""
+GROWTH_THRESHOLD = 3.0
+"""A neighbour of a rejected pixel is rejected from this many standard deviations on; at 2, the
+growth eats the bright half of a grainy ring."""
+
+SKEW_LIMIT = 2.0
+"""The upper half-width counts up to this multiple of the lower one: a ring of many grains is
+skewed, and its bright side is powder, not outliers; beyond, it is spots that widen it."""
 
 HOT_FACTOR = 3.0
 """An isolated hot pixel exceeds all its neighbours by this factor: no point spread does."""
@@ -47,20 +53,21 @@ POISSON = PixelNoise()
 
 @dataclass(frozen=True)
 class AzimuthalStatistics:
-    """Robust centre and width of the corrected intensity in each bin, shape (bins,)."""
+    """Robust centre and half-widths of the corrected intensity in each bin, shape (bins,)."""
 
     centre: NDArray[np.float32]
-    width: NDArray[np.float32]
+    lower: NDArray[np.float32]
+    upper: NDArray[np.float32]
     pixels: NDArray[np.intp]
 
 
 def azimuthal_statistics(
     value: NDArray[np.float32], bins: NDArray[np.intp], valid: BoolArray, n_bins: int
 ) -> AzimuthalStatistics:
-    """Median and lower half-width (median − 15.87 % quantile) of each bin.
+    """Median and half-widths (to the 15.87 % and 84.13 % quantiles) of each bin.
 
-    Spots only lift the upper side of the distribution, so the lower half-width stays that of
-    the ring under them; for a normal distribution it equals the standard deviation.
+    For a normal distribution both half-widths equal the standard deviation. Spots lift only the
+    upper side, so the lower half-width stays that of the ring under them.
 
     Parameters
     ----------
@@ -94,8 +101,27 @@ def azimuthal_statistics(
 
     middle = order_statistic((pixels - 1) // 2) + order_statistic(pixels // 2)
     centre = np.asarray(middle / 2, np.float32)
-    width = centre - order_statistic(np.floor(0.1587 * (pixels - 1)).clip(0).astype(np.intp))
-    return AzimuthalStatistics(centre, np.maximum(width, 0), pixels)
+    tail = np.floor(0.1587 * (pixels - 1)).clip(0).astype(np.intp)
+    lower = np.maximum(centre - order_statistic(tail), 0)
+    upper = np.maximum(order_statistic(np.maximum(pixels - 1 - tail, 0)) - centre, 0)
+    return AzimuthalStatistics(centre, lower, upper, pixels)
+
+
+def pixel_reach(bins: NDArray[np.intp], shape: tuple[int, int]) -> int:
+    """Half the radial size of a pixel, in bins, rounded up.
+
+    Parameters
+    ----------
+    bins
+        Bin of each pixel centre, shape (pixels,), −1 outside.
+    """
+    plane = bins.reshape(shape)
+    steps = []
+    for one, other in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1])):
+        inside = (one >= 0) & (other >= 0)
+        steps.append(np.abs(one - other)[inside])
+    size = np.concatenate(steps)
+    return int(np.ceil(np.quantile(size, 0.95) / 2)) if size.size else 1
 
 
 def isolated_hot_pixels(
@@ -128,13 +154,18 @@ def robust_outliers(
     threshold: float,
     halo: int,
     noise: PixelNoise,
+    reach: int = 1,
 ) -> BoolArray:
     """Decide the outliers of one frame, robust from 0.005 to 10⁴ counts per pixel.
 
     (a) isolated hot pixels; (b) values above centre + threshold · max(azimuthal width, counting
     width), the counting width being that of at least one count, so that a single count is never
     rejected, with the skewness term (t² − 1)/6 of the Poisson quantile (Cornish-Fisher), and
-    their neighbours down to 2 standard deviations; (c) saturated pixels with a halo.
+    their neighbours down to 3 standard deviations; (c) saturated pixels with a halo.
+
+    Centre and azimuthal width are the largest within ``reach`` bins: on the flank of a sharp
+    ring a shift of half a pixel, which no calibration excludes, is a factor in intensity, and
+    the brighter pixels there are the ring itself.
 
     Parameters
     ----------
@@ -152,6 +183,8 @@ def robust_outliers(
         In standard deviations.
     halo
         Pixels.
+    reach
+        Bins by which a ring may lie off its calculated place (see :func:`pixel_reach`).
 
     Returns
     -------
@@ -163,18 +196,23 @@ def robust_outliers(
     value = image.ravel() / flat_norm
     statistics = azimuthal_statistics(value, bins, flat_valid & ~saturated.ravel(), n_bins)
     inside = flat_valid & (bins >= 0)
-    clipped_bins = np.maximum(bins, 0)
-    judged = inside & (statistics.pixels >= MIN_PIXELS)[clipped_bins]
-    centre = np.nan_to_num(statistics.centre)[clipped_bins]
-    width = np.nan_to_num(statistics.width)[clipped_bins]
+    where = np.maximum(bins, 0)
+    judged = inside & (statistics.pixels >= MIN_PIXELS)[where]
+    size = 2 * reach + 1
+    filled = statistics.pixels > 0
+    widths = np.maximum(
+        statistics.lower, np.minimum(statistics.upper, SKEW_LIMIT * statistics.lower)
+    )
+    centre = maximum_filter1d(np.where(filled, statistics.centre, -np.inf), size)[where]
+    centre[~judged] = 0
+    width = maximum_filter1d(np.where(filled, widths, 0), size)[where]
     counting = np.sqrt(noise.variance(np.maximum(centre, 0) * flat_norm)) / flat_norm
-    sigma = np.maximum(width, counting)
     excess = value - centre
     skew = _skew(threshold) * noise.gain / flat_norm
     clipped = judged & (excess > np.maximum(threshold * width, threshold * counting + skew))
     rejected = clipped.reshape(image.shape) | isolated_hot_pixels(image, valid, threshold, noise)
-    weak = (judged & (excess > GROWTH_THRESHOLD * sigma)).reshape(image.shape)
-    rejected = _grow(rejected, weak, halo)
+    weak = judged & (excess > GROWTH_THRESHOLD * np.maximum(width, counting))
+    rejected = _grow(rejected, weak.reshape(image.shape), halo)
     if saturated.any():
         rejected |= _dilate(saturated, halo)
     return np.asarray(rejected & valid, bool)

@@ -6,19 +6,23 @@ No torch here, so that workers start fast.
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.channels import build_channels
 from xrdpipe.errors import EnvironmentProblemError
-from xrdpipe.synthesis.patterns import Generator, PatternBatch, draw, make_generator
+from xrdpipe.synthesis.generator import Generator, make_generator
+from xrdpipe.synthesis.patterns import PatternBatch, draw
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, Phase, PhaseLibrary
 
@@ -69,6 +73,20 @@ def draw_views(
     return build_channels(stream.channels, batch.intensity, batch.coverage), batch.presence
 
 
+def _end_with_parent() -> None:
+    """Let this worker die with the training process, which a killed one cannot ask for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process answers Ctrl-C
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def batches(
     stream: Stream, first: int, last: int, size: int, workers: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int8]]]:
@@ -86,7 +104,9 @@ def batches(
             yield draw_views(stream, number * size, size)
         return
     # Spawned, not forked: torch has threads, and a fork would copy their locks.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    )
     waiting: deque[Future[tuple[NDArray[np.float32], NDArray[np.int8]]]] = deque()
     try:
         for number in range(first, last):

@@ -41,7 +41,8 @@ from xrdpipe.nn.model_folder import (
 from xrdpipe.nn.networks import Network, make_network
 from xrdpipe.nn.stream import Stream, batches, draw_batch
 from xrdpipe.nn.train_recipe import TrainRecipe
-from xrdpipe.synthesis.patterns import PatternBatch, paper_s_set
+from xrdpipe.synthesis.paper_set import paper_s_set
+from xrdpipe.synthesis.patterns import PatternBatch
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import FloatArray, Grid, IntArray, Phase, PhaseLibrary, Progress
 

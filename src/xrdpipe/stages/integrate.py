@@ -309,7 +309,7 @@ def _header(
         mask=Mask(static, tuple(sources)),
         monitor_name=config.monitor,
         monitor_reference=reference,
-        config=config.resolved(),
+        config=config.recorded(),
         key={},
         title=source.name,
         parameters=parameters,

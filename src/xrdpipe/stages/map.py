@@ -79,7 +79,7 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
         header = MapHeader(
             patterns=patterns,
             title=f"{patterns.stem}, {source.variant}, model {card.name}",
-            config=config.resolved(),
+            config=config.recorded(),
             key=key,
             parameters=_parameters(config, source, decision, folder),
         )
@@ -216,7 +216,7 @@ def _parameters(
         "device": str(decision.model.device),
         "phase_cif_sha256": json.dumps({phase.name: phase.sha256 for phase in card.phases}),
         "gaps": "gaps filled linearly and ends by the nearest value before the network",
-        "config_json": json.dumps(config.resolved()),
+        "config_json": json.dumps(config.recorded()),
         "versions_json": json.dumps({**software_versions(), "trained_with": card.versions}),
     }
 

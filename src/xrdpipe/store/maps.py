@@ -74,7 +74,7 @@ def write_map(
     temporary = path.with_name(path.name + ".writing")
     try:
         with h5py.File(temporary, "w", libver=FORMAT) as file:
-            new_root(file, path.name)
+            new_root(file)
             entry = new_group(file, "entry", "NXentry")
             put(entry, "title", header.title)
             put(entry, "entry_identifier_uuid", entry_uuid(dict(header.key)))

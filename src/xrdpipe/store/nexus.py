@@ -66,13 +66,12 @@ def rows_dataset(
     return dataset
 
 
-def new_root(file: h5py.File, name: str) -> None:
+def new_root(file: h5py.File) -> None:
     """Attributes of the NeXus root."""
     file.attrs["NX_class"] = "NXroot"
     file.attrs["default"] = "entry"
     file.attrs["creator"] = "xrdpipe"
     file.attrs["creator_version"] = __version__
-    file.attrs["file_name"] = name
     file.attrs["file_time"] = now()
     file.attrs["HDF5_Version"] = h5py.version.hdf5_version
     file.attrs["h5py_version"] = h5py.version.version

@@ -118,7 +118,7 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
     """
     n_rows = len(header.records)
     with h5py.File(path, "w", libver=FORMAT) as file:
-        new_root(file, path.name)
+        new_root(file)
         entry = _write_entry(file, header)
         frames = _write_frames(entry, header)
         parents = _variant_groups(entry, header)
@@ -283,7 +283,7 @@ def write_resampled(
         (first row, patterns on the grid) in row order.
     """
     with h5py.File(path, "w", libver=FORMAT) as file:
-        new_root(file, path.name)
+        new_root(file)
         entry = new_group(file, "entry", "NXentry", default="data")
         for name in source.entry:
             if name in ("data", "resampling") or name.startswith("azint1d_"):
