@@ -29,7 +29,7 @@ STRENGTHS = (0.0, 0.1, 0.2, 0.5, 1.0, 10.0)
 """Edges of the strongest line over local background, for the probability of detection."""
 
 MAPS = {
-    # seed → options of simulate: as the demo, coarse grains, few counts, fine grains and long exposure
+    # seed → options of simulate: as the demo, coarse grains, few counts, fine grains and bright
     101: {},
     102: {"grains": 3.0},
     103: {"counts": 5.0},

@@ -34,6 +34,11 @@ DISTANCE = {
 }
 """Sample to detector in m, so that the corners lie at about 25° and the grid 5-24° is covered."""
 
+WAVELENGTH = 0.4959
+"""Of the simulated frames and of the stand-in model, Å."""
+
+STAND_IN = "stand-in-model"
+
 SUFFIX = {"tiff": ".tif", "cbf": ".cbf"}
 
 
@@ -81,6 +86,7 @@ def simulated(
     command = [*xrdpipe(), "simulate", "-o", str(folder), "--scan-shape", f"{rows}x{columns}"]
     command += ["--seed", str(seed), "--detector", detector, "--format", layout]
     command += ["--counts", f"{counts:g}", "--distance", f"{DISTANCE.get(detector, 0.2):g}"]
+    command += ["--wavelength", str(WAVELENGTH)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return Series(folder / "frames", folder / "geometry.poni", layout, frames)
 
@@ -160,3 +166,20 @@ def dead_pixels(series: Series) -> np.ndarray:
     import fabio
 
     return fabio.open(str(series.files[0])).data < 0
+
+
+def find_or_train_model(name: str | None, work: Path) -> Path:
+    """The model asked for, the shipped one, or, if none ships, one trained for seconds.
+
+    The time of a network does not depend on its weights.
+    """
+    from xrdpipe.nn.model_folder import CARD, find_model, shipped_models
+
+    if name is not None or shipped_models():
+        return find_model(name)
+    folder = work / STAND_IN
+    if not (folder / CARD).is_file():
+        command = [*xrdpipe(), "train", "--recipe", "train-tiny", "-o", str(folder)]
+        command += ["--wavelength", str(WAVELENGTH)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import statistics
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,16 +46,30 @@ class Cost:
     others
         Cores that others kept busy meanwhile (or the hypervisor kept for others), on average;
         None where the system does not say.
+    usual_mb
+        Median resident set over the second half of the run, MB; None where not watched. Unlike
+        the peak, which waits for the worst coincidence, it does not creep up with the length.
     """
 
     wall: float
     cpu: float
     peak_mb: float
     others: float | None
+    usual_mb: float | None = None
 
 
-def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Cost:
+def run(
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    watch: float | None = None,
+) -> Cost:
     """Run a command to its end.
+
+    Parameters
+    ----------
+    watch
+        Look at the resident set every so many seconds, for ``usual_mb``; None: not at all.
 
     Raises
     ------
@@ -69,6 +86,7 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
         )
+        watcher = _Watcher(process.pid, watch) if watch else None
         _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -78,7 +96,36 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None)
     cpu = usage.ru_utime + usage.ru_stime
     after = _busy_seconds()
     others = None if busy is None or after is None else max(after - busy - cpu, 0) / wall
-    return Cost(wall, cpu, _megabytes(usage.ru_maxrss), others)
+    usual = None if watcher is None else watcher.usual_mb()
+    return Cost(wall, cpu, _megabytes(usage.ru_maxrss), others, usual)
+
+
+class _Watcher(threading.Thread):
+    """Notes the resident set of a process until it ends."""
+
+    def __init__(self, pid: int, every: float) -> None:
+        super().__init__(daemon=True)
+        self._status = Path(f"/proc/{pid}/status")
+        self._every = every
+        self._ended = threading.Event()
+        self._seen: list[float] = []
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(self._every):
+            try:
+                lines = self._status.read_text().splitlines()
+            except OSError:  # ended, or a system without /proc
+                return
+            self._seen += [
+                int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:")
+            ]
+
+    def usual_mb(self) -> float | None:
+        self._ended.set()
+        self.join()
+        half = self._seen[len(self._seen) // 2 :]
+        return statistics.median(half) if half else None
 
 
 def own_peak_mb() -> float:
@@ -102,6 +149,11 @@ def machine() -> dict[str, Any]:
 def describe(cost: Cost) -> dict[str, float | None]:
     """The cost as JSON holds it."""
     return {k: None if v is None else round(v, 4) for k, v in asdict(cost).items()}
+
+
+def say(text: str) -> None:
+    """One line of progress, with the load of the machine."""
+    print(f"[load {os.getloadavg()[0]:.1f}] {text}", file=sys.stderr, flush=True)
 
 
 def _megabytes(maxrss: int) -> float:

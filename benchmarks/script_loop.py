@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--bins", nargs=3, required=True, metavar=("LOW", "HIGH", "N"))
     parser.add_argument("--algorithm", default="csc", choices=["csc", "csr"])
     parser.add_argument("--model", help="model folder: also map, one pattern at a time")
+    parser.add_argument("--coverage", help=".npy: covered part of each ring, which models may want")
     parser.add_argument("-o", "--output", required=True)
     options = parser.parse_args()
     low, high, count = float(options.bins[0]), float(options.bins[1]), int(options.bins[2])
@@ -52,6 +53,10 @@ def main() -> None:
 
         model = load_model(options.model, "cpu")
         grid = model.card.grid.two_theta
+        # pyFAI gives the angles in float32: as good as wrong by a thousandth of a bin.
+        centres = low + (high - low) / count * (np.arange(count) + 0.5)
+        covered = np.load(options.coverage) if options.coverage else np.ones(count)
+        coverage = np.interp(grid, centres, covered)[None]
     intensities, errors, odds = [], [], []
     for frame in frames(options.files):
         result = integrator.integrate1d(
@@ -67,9 +72,9 @@ def main() -> None:
         intensities.append(result.intensity)
         errors.append(result.sigma)
         if options.model:
-            pattern = np.interp(grid, result.radial, result.intensity)[None].astype(np.float32)
+            pattern = np.interp(grid, centres, result.intensity)[None].astype(np.float32)
             # Builds what the model sees: for the paper's network the min-max scaled pattern.
-            views = build_channels(model.card.channels, pattern, np.ones_like(pattern))
+            views = build_channels(model.card.channels, pattern, coverage)
             with torch.inference_mode():
                 batch = torch.from_numpy(views)
                 odds.append([network.log_odds(batch)[0].numpy() for network in model.networks])

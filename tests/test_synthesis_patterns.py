@@ -40,6 +40,7 @@ IDEAL = Recipe(
     unsplit_probability=0,
     spot_probability=0,
     spikes=0,
+    hot_pixels=(1e-9, 1e-9),
     beam_stop_probability=0,
     cut_probability=0,
     gap_probability=0,
@@ -141,6 +142,25 @@ def test_masking_removes_spots(library):
     ratio = [np.nanmax(b.intensity, axis=1) / np.nanmedian(b.intensity, axis=1) for b in
              (shown, hidden)]  # fmt: skip
     assert np.median(ratio[0]) > 5 * np.median(ratio[1])
+
+
+def test_a_hot_pixel_is_a_box_of_its_width_and_share_of_the_ring(library):
+    quiet = {**IDEAL.__dict__, "presence_probability": 0.0, "counts": (-6.0, -6.0)}
+    hot = {"hot_pixels": (1.0, 1.0), "hot_height": (1e5, 1e5), "pixel": (0.1, 0.1)}
+    batch = draw_patterns(library, (), GRID, Recipe(**{**quiet, **hot}), 0, 80, seed=0)
+    seen = 0
+    for pattern, coverage in zip(batch.intensity, batch.coverage, strict=True):
+        lifted = np.flatnonzero(pattern > 1)
+        if lifted.size and np.ptp(lifted) + 1 == lifted.size <= 15:  # one pixel, alone
+            seen += 1
+            width = lifted.size * GRID.step
+            assert 0.09 <= width <= 0.16
+            place = GRID.two_theta[lifted].mean()
+            share = 0.1 / (2 * np.pi * place * coverage[lifted].mean())  # of its ring's pixels
+            assert pattern[lifted].mean() == pytest.approx(1e5 * share, rel=0.03)
+    assert seen > 10
+    masked = Recipe(**{**quiet, **hot, "masked_probability": 1.0})
+    assert np.nanmax(draw_patterns(library, (), GRID, masked, 0, 80, seed=0).intensity) < 1
 
 
 def test_noise_follows_counting_statistics_and_is_correlated_within_a_pixel(library):

@@ -151,6 +151,9 @@ def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
     except KeyboardInterrupt:
         reporter.fail("interrupted; run the same command to continue.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except OSError as error:
+        reporter.fail(f"{error}; the work so far is kept, run the same command to continue.")
+        raise typer.Exit(EXIT_BUG) from error
     except MemoryError as error:
         reporter.fail("out of memory; try fewer --threads.")
         raise typer.Exit(EXIT_BUG) from error

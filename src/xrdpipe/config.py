@@ -312,7 +312,6 @@ class Config:
             values[definition.name] = value
         return values
 
-
     def recorded(self) -> dict[str, Any]:
         """What an output keeps: the options that can change its content (decision 22)."""
         return {k: v for k, v in self.resolved().items() if k not in NOT_RECORDED}

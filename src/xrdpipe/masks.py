@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError
 from xrdpipe.types import BoolArray, Mask
@@ -27,6 +29,18 @@ def combine(masks: Sequence[Mask]) -> Mask:
         raise InputError(f"masks of different shapes cannot be combined: {sorted(shapes)}.")
     pixels = np.logical_or.reduce([mask.pixels for mask in masks])
     return Mask(pixels, tuple(source for mask in masks for source in mask.sources))
+
+
+def without_measurement(image: NDArray[Any], sentinels: Sequence[float]) -> BoolArray:
+    """Pixels whose raw value says 'no measurement': sentinels, and what is no number."""
+    invalid = ~np.isfinite(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
+    for sentinel in sentinels:
+        limits = np.iinfo(image.dtype) if image.dtype.kind in "ui" else np.finfo(image.dtype)
+        if limits.min <= sentinel <= limits.max and (
+            image.dtype.kind == "f" or float(sentinel).is_integer()
+        ):
+            invalid |= image == image.dtype.type(sentinel)
+    return invalid
 
 
 def gap_agreement(image: BoolArray, gaps: BoolArray) -> float:

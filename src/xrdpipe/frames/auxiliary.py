@@ -73,10 +73,8 @@ def load_masks(
     """
     parts = []
     for reference in references:
-        name, _, suffix = reference.partition("@")
-        stored = suffix == "stored"
-        if suffix and not stored:
-            name = reference  # the path itself has an @
+        name = reference.removesuffix("@stored")
+        stored = name != reference
         path = shipped_masks().get(name)
         plane, digest = read_plane(str(path) if path else name, "mask")
         pixels = plane != 0

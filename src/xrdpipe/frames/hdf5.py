@@ -52,12 +52,22 @@ def open_hdf5(path: Path, dataset: str | None) -> Hdf5Series:
 
 
 def _eiger_links(file: h5py.File) -> list[str] | None:
-    """Names ``/entry/data/data_00000N`` of a DECTRIS master file, dangling ones included."""
+    """Names ``/entry/data/data_00000N`` of a DECTRIS master file, from the first to the last.
+
+    Dangling links are included, and so are numbers left out in between.
+    """
     group = file.get("entry/data")
     if not isinstance(group, h5py.Group):
         return None
-    names = sorted(name for name in group if _EIGER_DATA.match(name))
-    return [f"/entry/data/{name}" for name in names] or None
+    names = [name for name in group if _EIGER_DATA.match(name)]
+    if not names:
+        return None
+    digits = len(names[0]) - len("data_")
+    numbers = [int(name.removeprefix("data_")) for name in names]
+    return [
+        f"/entry/data/data_{number:0{digits}d}"
+        for number in range(min(1, *numbers), max(numbers) + 1)
+    ]
 
 
 def _find_stacks(file: h5py.File, path: Path) -> list[str]:
@@ -77,15 +87,17 @@ def _find_stacks(file: h5py.File, path: Path) -> list[str]:
     stacks = [name for name in names if file[name].ndim >= 3]
     if not stacks and len(names) == 1:
         stacks = names
-    if not stacks:
+    candidates = stacks or names
+    if not candidates:
         raise InputError(
             f"{path} holds no stack of frames; name the dataset as {path}::/path/to/dataset."
         )
-    if len(stacks) > 1:
-        listing = ", ".join(f"{name} {file[name].shape}" for name in stacks[:6])
+    if len(candidates) > 1:
+        listing = ", ".join(f"{name} {file[name].shape}" for name in candidates[:6])
+        what = "stacks of frames" if stacks else "images"
         raise InputError(
-            f"{path} holds {len(stacks)} stacks of frames ({listing}); "
-            f"name one as {path}::{stacks[0]}."
+            f"{path} holds {len(candidates)} {what} ({listing}); "
+            f"name one as {path}::{candidates[0]}."
         )
     return stacks
 
@@ -100,7 +112,7 @@ class Hdf5Series:
     file
         Open for reading.
     names
-        Dataset names; a missing one (dangling link) keeps its place as one missing frame.
+        Dataset names; those that are not there (dangling links) keep the places of their frames.
     given
         True if the user named the dataset.
     """
@@ -116,15 +128,17 @@ class Hdf5Series:
         self.shape = (0, 0)
         self.dtype = np.dtype("u4")
         next_index = 0
-        self.numbered = False
-        for name in names:
-            data = self._dataset(name)
+        found = [self._dataset(name) for name in names]
+        # In a master file the place of a frame is its number; missing files are counted too.
+        self.numbered = not given and _EIGER_DATA.search(names[0]) is not None
+        for number, (name, data) in enumerate(zip(names, found, strict=True)):
             if data is None:
                 if given:
                     raise InputMissingError(f"{path} has no dataset {name}.")
-                self._where.append((name, ()))
-                records.append(FrameRecord(f"{path}::{name}", 0, next_index, 0, 0))
-                next_index += 1
+                for place in range(_frames_missing(found, number, next_index)):
+                    self._where.append((name, ()))
+                    records.append(FrameRecord(f"{path}::{name}", place, next_index, 0, 0))
+                    next_index += 1
                 continue
             if data.ndim < 2 or data.dtype.kind not in "uif":
                 raise InputError(
@@ -168,6 +182,11 @@ class Hdf5Series:
                 f"{self._path}::{name} has {data.shape[-2]} x {data.shape[-1]} pixels, "
                 f"the series has {self.shape[0]} x {self.shape[1]}",
             )
+        if data.dtype != self.dtype:
+            raise FrameError(
+                FrameStatus.WRONG_SHAPE,
+                f"{self._path}::{name} holds {data.dtype}, the series {self.dtype}",
+            )
         try:
             return Frame(np.asarray(data[position]))
         except OSError as error:
@@ -190,6 +209,18 @@ class Hdf5Series:
         except (KeyError, OSError):  # a dangling external link raises either
             return None
         return item if isinstance(item, h5py.Dataset) else None
+
+
+def _frames_missing(found: list[h5py.Dataset | None], number: int, next_index: int) -> int:
+    """How many frames a data file that is not there held.
+
+    Its successor says with which frame it starts; else all files but the last hold equally many.
+    """
+    after = found[number + 1] if number + 1 < len(found) else None
+    if after is not None and "image_nr_low" in after.attrs:
+        return max(int(after.attrs["image_nr_low"]) - 1 - next_index, 0)
+    full = next((data for data in found if data is not None), None)
+    return 1 if full is None else int(np.prod(full.shape[:-2], dtype=np.int64))
 
 
 def _detector(file: h5py.File) -> DetectorInfo:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,13 @@ from xrdpipe.schema import FrameStatus
 from xrdpipe.types import DetectorInfo, Frame, FrameRecord
 
 _COUNTING = re.compile(r"pilatus|eiger|maxipix|lambda|xpad|medipix|timepix|mythen|merlin", re.I)
+
+
+SAMPLED = 3
+"""Readable frames looked at before the series' shape is decided: one stray image is outvoted."""
+
+_CBF_START = b"\x0c\x1a\x04\xd5"
+"""Marks the start of the binary section (CBFlib manual, imgCIF)."""
 
 
 class ImageSeries:
@@ -32,7 +38,7 @@ class ImageSeries:
         self.name = name
         with quiet():
             import fabio  # noqa: F401 - its import chatter, once and outside the threads
-        first, self._first_file = self._first_readable(files)
+        first, self._first_file = self._typical(files)
         self.shape = (int(first.image.shape[0]), int(first.image.shape[1]))
         self.dtype = first.image.dtype
         self.header = first.header
@@ -73,25 +79,32 @@ class ImageSeries:
                 f"{record.file} has {frame.image.shape[0]} x {frame.image.shape[1]} pixels, "
                 f"the series has {self.shape[0]} x {self.shape[1]}",
             )
-        if frame.image.dtype != self.dtype and frame.image.dtype.kind != self.dtype.kind:
+        if frame.image.dtype.newbyteorder("=") != self.dtype.newbyteorder("="):
+            # The values that mean 'no measurement' belong to the dtype.
             raise FrameError(
                 FrameStatus.WRONG_SHAPE,
                 f"{record.file} holds {frame.image.dtype}, the series {self.dtype}",
             )
         return frame
 
-    def _first_readable(self, files: Sequence[Path]) -> tuple[Frame, Path]:
-        """The first frame that can be read tells shape and dtype."""
+    def _typical(self, files: Sequence[Path]) -> tuple[Frame, Path]:
+        """The first frame of the shape most of the first three readable ones have."""
         reason = ""
+        found: list[tuple[Frame, Path]] = []
         for file in files:
             try:
-                return read_image(file), file
+                found.append((read_image(file), file))
             except FrameError as error:
                 reason = reason or str(error)
-        raise InputError(
-            f"none of the {len(files)} files of {self.name} can be read as a detector image; "
-            f"the first: {reason}."
-        )
+            if len(found) == SAMPLED:
+                break
+        if not found:
+            raise InputError(
+                f"none of the {len(files)} files of {self.name} can be read as a detector image; "
+                f"the first: {reason}."
+            )
+        shapes = [frame.image.shape for frame, _ in found]
+        return found[shapes.index(max(shapes, key=shapes.count))]
 
 
 def read_image(file: Path, place: int = 0) -> Frame:
@@ -109,6 +122,7 @@ def read_image(file: Path, place: int = 0) -> Frame:
         if isinstance(error, FrameError):
             raise
         raise FrameError(FrameStatus.UNREADABLE, f"{file} cannot be opened: {error}") from error
+    _check_cbf(file)
     try:
         opened = fabio.open(str(file)) if place == 0 else fabio.open(str(file)).getframe(place)
         image = np.asarray(opened.data)
@@ -116,45 +130,31 @@ def read_image(file: Path, place: int = 0) -> Frame:
     except Exception as error:  # fabio raises many kinds for a broken file; each costs one frame
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FrameError(FrameStatus.CORRUPT, f"{file} cannot be decoded ({detail})") from error
+    if opened.data is None or getattr(opened, "incomplete_data", False):
+        # fabio gives no pixels for a TIFF cut short, and pads an EDF.
+        raise FrameError(FrameStatus.CORRUPT, f"{file} is truncated or damaged: pixels are missing")
     if image.ndim != 2 or image.dtype.kind not in "uif":
         raise FrameError(
             FrameStatus.WRONG_SHAPE,
             f"{file} is no detector image: {image.ndim} dimensions of {image.dtype}",
         )
-    _check_complete(file, image)
     return Frame(image, header)
 
 
-def _check_complete(file: Path, image: np.ndarray[Any, Any]) -> None:
-    """An uncompressed TIFF shorter than its pixels was cut; fabio pads it silently."""
-    if file.suffix.lower() not in {".tif", ".tiff"} or file.stat().st_size >= image.nbytes:
+def _check_cbf(file: Path) -> None:
+    """A CBF cut short must not reach fabio, which searches for its end without ever stopping."""
+    if file.suffix.lower() != ".cbf":
         return
-    with file.open("rb") as stream:
-        compression = _tiff_compression(stream.read(4096))
-    if compression == 1:
+    content = file.read_bytes()
+    start = content.find(_CBF_START)
+    stated = re.search(rb"X-Binary-Size:\s*(\d+)", content[: max(start, 0)])
+    if start < 0 or stated is None:
+        raise FrameError(FrameStatus.CORRUPT, f"{file} is no whole CBF: its header is incomplete")
+    needed = start + len(_CBF_START) + int(stated.group(1))
+    if len(content) < needed:
         raise FrameError(
-            FrameStatus.CORRUPT,
-            f"{file} is truncated: {file.stat().st_size} bytes, its pixels need {image.nbytes}",
+            FrameStatus.CORRUPT, f"{file} is truncated: {len(content)} bytes of at least {needed}"
         )
-
-
-def _tiff_compression(head: bytes) -> int:
-    """TIFF tag 259 of the first directory if it lies in ``head``, else 0 (unknown)."""
-    order = {b"II": "little", b"MM": "big"}.get(head[:2])
-    if order is None:
-        return 0
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(head[at : at + size], order)  # type: ignore[arg-type]
-
-    start = number(4, 4)
-    for entry in range(number(start, 2) if start + 2 <= len(head) else 0):
-        at = start + 2 + 12 * entry
-        if at + 12 <= len(head) and number(at, 2) == 259:
-            return number(at + 8, 2)
-    # The directory lies behind the pixels: in a file cut short it is gone with them, and
-    # whatever was decoded came from a directory at the front.
-    return 0
 
 
 def _frames_in(file: Path) -> int:
@@ -174,7 +174,8 @@ def frame_numbers(files: Sequence[Path]) -> tuple[list[int], bool]:
     groups = [re.findall(r"\d+", file.name) for file in files]
     by_order = list(range(len(files)))
     if len(files) == 1:
-        return ([int(groups[0][-1])], True) if groups[0] else (by_order, False)
+        own = re.findall(r"\d+", files[0].stem) or groups[0]  # .mar3450 or .bz2 numbers no frame
+        return ([int(own[-1])], True) if own else (by_order, False)
     if len({len(group) for group in groups}) != 1:
         return by_order, False
     columns = [[int(group[i]) for group in groups] for i in range(len(groups[0]))]

@@ -40,7 +40,8 @@ def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
         path = Path(file)
         if dataset or (path.is_file() and path.suffix.lower() in HDF5_SUFFIXES):
             return open_hdf5(path, dataset or None)
-    files = [file for name in names for file in _expand(name)]
+    # Overlapping globs name a frame once.
+    files = list(dict.fromkeys(file for name in names for file in _expand(name)))
     stacks = [file for file in files if file.suffix.lower() in HDF5_SUFFIXES]
     if stacks and len(stacks) == len(files):
         masters = [file for file in files if file.stem.endswith("_master")]
@@ -70,20 +71,25 @@ def _expand(name: str) -> list[Path]:
         found = [
             file
             for file in path.iterdir()
-            if file.is_file()
+            if (file.is_file() or _dangling(file))
             and not file.name.startswith(".")
             and file.suffix.lower() not in NOT_FRAMES
         ]
         return _one_kind(found, path)
-    if path.exists():
+    if path.exists() or _dangling(path):
         return [path]
     if any(sign in name for sign in "*?["):
         return [
             file
             for file in map(Path, globbing.glob(name))  # noqa: PTH207 - absolute patterns
-            if file.is_file() and not file.name.startswith(".")
+            if (file.is_file() or _dangling(file)) and not file.name.startswith(".")
         ]
     raise InputMissingError(f"{name} does not exist; expected a folder, a glob or a file.")
+
+
+def _dangling(path: Path) -> bool:
+    """A link to a frame that is gone keeps its place: the frame is missing, nothing shifts."""
+    return path.is_symlink() and not path.exists()
 
 
 def _one_kind(found: list[Path], folder: Path) -> list[Path]:

@@ -292,6 +292,10 @@ def choose_binning(
         if count is None:
             step = BIN_STEP if unit == "2theta" else (high - low) / default_count
             count = round((last - first) / step) + 1
+        if count < 2:
+            raise InputError(
+                f"radial range {first:g}-{last:g} is narrower than a bin; widen it or give --bins."
+            )
         step = (last - first) / (count - 1)
         return Binning(unit, first - step / 2, last + step / 2, count)
     if count is not None or unit == "q":

@@ -19,6 +19,7 @@ from xrdpipe.integration.rejection import (
     robust_outliers,
     sigma_clip_outliers,
 )
+from xrdpipe.masks import without_measurement
 from xrdpipe.schema import SATURATED_FRACTION, FrameFlag, FrameStatus
 from xrdpipe.types import BoolArray
 
@@ -120,6 +121,8 @@ class FrameReducer:
         dead = geometry.gap_mask if dead is None else geometry.gap_mask | dead
         if flat is not None:  # a pixel whose flat is 0 or no number measures nothing
             dead = dead | ~(np.isfinite(flat) & (flat > 0))
+        if dark is not None:
+            dead = dead | ~np.isfinite(dark)
         self.static_valid = {"unmasked": ~dead, "masked": ~dead if mask is None else ~(dead | mask)}
         self._needs_rejection = settings.reject != "none" and (
             "masked" in settings.variants or settings.spottiness
@@ -187,9 +190,9 @@ class FrameReducer:
         }
         rows = {}
         for variant in settings.variants:
-            rows[variant] = self._integrate(raw, signal, norm, final[variant])
+            rows[variant] = self._integrate(raw, signal, norm, final[variant], scale)
         if settings.spottiness:
-            self._add_azimuthal(rows, raw, signal, norm, valid["masked"], final["masked"])
+            self._add_azimuthal(rows, raw, signal, norm, valid["masked"], final["masked"], scale)
         n_valid = int(np.count_nonzero(valid["unmasked"]))
         counts = {
             "n_valid_pixels": n_valid,
@@ -206,12 +209,7 @@ class FrameReducer:
 
     def sentinel_pixels(self, image: NDArray[Any]) -> BoolArray:
         """Pixels of this frame whose raw value says 'no measurement' (decision 1)."""
-        invalid = np.zeros(image.shape, bool)
-        if image.dtype.kind == "f":
-            invalid |= ~np.isfinite(image)
-        for sentinel in self.settings.sentinels:
-            invalid |= image == image.dtype.type(sentinel)
-        return invalid
+        return without_measurement(image, self.settings.sentinels)
 
     def masked_pixels(self, image: NDArray[Any], scale: float = 1.0) -> BoolArray:
         """The complete mask the masked variant of this frame is integrated with."""
@@ -269,13 +267,14 @@ class FrameReducer:
         signal: NDArray[np.float32],
         norm: NDArray[np.float32],
         valid: BoolArray,
+        scale: float,
     ) -> dict[str, NDArray[np.float32]]:
         """Mean per pixel, its error and the coverage of one variant."""
         good = valid.ravel()
         poisson = self.settings.error_model == "poisson" and self.settings.noise is not None
         solid = np.where(good, self._ring_share, 0)
         if self.settings.engine == "pyfai" or self.settings.error_model == "azimuthal":
-            intensity, errors = self._integrate_by_pyfai(raw, valid, norm)
+            intensity, errors = self._integrate_by_pyfai(raw, valid, scale)
             covered = self._matrix @ solid
         else:
             columns = np.empty((good.size, 3))
@@ -300,7 +299,7 @@ class FrameReducer:
         return row
 
     def _integrate_by_pyfai(
-        self, raw: NDArray[np.float32], valid: BoolArray, norm: NDArray[np.float32]
+        self, raw: NDArray[np.float32], valid: BoolArray, scale: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """The reference path: integrate1d with (splitting, csc, cython), safe in threads.
 
@@ -321,7 +320,7 @@ class FrameReducer:
             mask=self.geometry.gap_mask,
             correctSolidAngle=settings.solid_angle,
             polarization_factor=settings.polarization_factor,
-            normalization_factor=float(norm.flat[0]) / float(self._norm.flat[0]),
+            normalization_factor=scale,
             dark=self._dark,
             flat=self._flat,
             variance=variance,
@@ -341,10 +340,11 @@ class FrameReducer:
         norm: NDArray[np.float32],
         static: BoolArray,
         kept: BoolArray,
+        scale: float,
     ) -> None:
         """Add spottiness and azimuthal excess variance (decision 6) to every variant."""
-        full = self._integrate(raw, signal, norm, static)["I"]
-        clean = self._integrate(raw, signal, norm, kept)["I"]
+        full = self._integrate(raw, signal, norm, static, scale)["I"]
+        clean = self._integrate(raw, signal, norm, kept, scale)["I"]
         excess, pixels = self._excess_variance(signal, raw, norm, static)
         few = pixels < MIN_EXCESS_PIXELS
         spottiness = np.where(few, np.nan, full - clean).astype(np.float32)

@@ -17,13 +17,16 @@ from xrdpipe.types import BoolArray
 MIN_PIXELS = 8
 """A bin with fewer valid pixels has no azimuthal statistics worth clipping on."""
 
-GROWTH_THRESHOLD = 3.0
-"""A neighbour of a rejected pixel is rejected from this many standard deviations on; at 2, the
-growth eats the bright half of a grainy ring."""
+GROWTH_THRESHOLD = 2.0
+"""A neighbour of a rejected pixel is rejected from this many standard deviations on."""
 
 SKEW_LIMIT = 2.0
 """The upper half-width counts up to this multiple of the lower one: a ring of many grains is
 skewed, and its bright side is powder, not outliers; beyond, it is spots that widen it."""
+
+MAX_OUTLYING = 0.25
+"""A bin with a larger fraction beyond the threshold is a shadow's edge, not a ring with spots:
+nothing in it is clipped."""
 
 HOT_FACTOR = 3.0
 """An isolated hot pixel exceeds all its neighbours by this factor: no point spread does."""
@@ -161,11 +164,12 @@ def robust_outliers(
     (a) isolated hot pixels; (b) values above centre + threshold · max(azimuthal width, counting
     width), the counting width being that of at least one count, so that a single count is never
     rejected, with the skewness term (t² − 1)/6 of the Poisson quantile (Cornish-Fisher), and
-    their neighbours down to 3 standard deviations; (c) saturated pixels with a halo.
+    their neighbours down to 2 standard deviations; (c) saturated pixels with a halo.
 
     Centre and azimuthal width are the largest within ``reach`` bins: on the flank of a sharp
     ring a shift of half a pixel, which no calibration excludes, is a factor in intensity, and
-    the brighter pixels there are the ring itself.
+    the brighter pixels there are the ring itself. A bin with more than a quarter of its pixels
+    beyond the threshold lies on the edge of a shadow and is left alone.
 
     Parameters
     ----------
@@ -210,6 +214,9 @@ def robust_outliers(
     excess = value - centre
     skew = _skew(threshold) * noise.gain / flat_norm
     clipped = judged & (excess > np.maximum(threshold * width, threshold * counting + skew))
+    outlying = np.bincount(bins[clipped], minlength=n_bins)
+    judged &= (outlying <= MAX_OUTLYING * statistics.pixels)[where]
+    clipped &= judged
     rejected = clipped.reshape(image.shape) | isolated_hot_pixels(image, valid, threshold, noise)
     weak = judged & (excess > GROWTH_THRESHOLD * np.maximum(width, counting))
     rejected = _grow(rejected, weak.reshape(image.shape), halo)
@@ -244,6 +251,7 @@ def sigma_clip_outliers(
         True = rejected, shape (rows, columns).
     """
     use = np.flatnonzero(valid.ravel() & (bins >= 0) & (norm.ravel() > 0))
+    use = use[np.argsort(bins[use], kind="stable")]  # bin by bin, in pyFAI's order of pixels
     where = bins[use]
     signal = image.ravel()[use].astype(np.float64)
     weight = norm.ravel()[use].astype(np.float64)
@@ -259,8 +267,7 @@ def sigma_clip_outliers(
         for _ in range(cycles):
             count = np.bincount(where, keep, minlength=n_bins)
             mean = total(signal) / total(weight)
-            deviation = (value - mean[where]) * weight
-            square = deviation**2 if spread is None else spread
+            square = _running_square(signal, weight, where, keep) if spread is None else spread
             std = np.sqrt(total(square) / total(weight**2))
             chauvenet = np.sqrt(2 * np.log(np.maximum(count, 3) / np.sqrt(2 * np.pi)))
             limit = np.maximum(threshold, chauvenet) * std
@@ -271,6 +278,35 @@ def sigma_clip_outliers(
     rejected = np.zeros(image.size, bool)
     rejected[use[~keep]] = True
     return rejected.reshape(image.shape)
+
+
+def _running_square(
+    signal: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    where: NDArray[np.intp],
+    keep: BoolArray,
+) -> NDArray[np.float64]:
+    """Each pixel's part of pyFAI's one-pass azimuthal variance, for pixels sorted by bin.
+
+    w²·(x − mean before)·(x − mean with this pixel): it depends on the order of the pixels and
+    differs from the two-pass sum by enough to decide at the threshold.
+    """
+    first = np.flatnonzero(np.diff(where, prepend=-1))
+    length = np.diff(first, append=where.size)
+
+    def with_this(quantity: NDArray[np.float64]) -> NDArray[np.float64]:
+        running = np.cumsum(quantity)
+        before_bin = running[first] - quantity[first]
+        return np.asarray(running - np.repeat(before_bin, length), np.float64)
+
+    kept_weight = np.where(keep, weight, 0.0)
+    kept_signal = np.where(keep, signal, 0.0)
+    total_weight, total_signal = with_this(kept_weight), with_this(kept_signal)
+    value = signal / weight
+    before = (total_signal - kept_signal) / (total_weight - kept_weight)
+    product = kept_weight**2 * (value - before) * (value - total_signal / total_weight)
+    alone = with_this(keep.astype(np.float64)) == 1  # the first pixel of a bin has no variance
+    return np.where(keep & ~alone, product, 0.0)
 
 
 def _skew(threshold: float) -> float:

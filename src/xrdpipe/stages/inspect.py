@@ -17,7 +17,7 @@ from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
 from xrdpipe.integration.orientation import best_orientation
-from xrdpipe.masks import gap_agreement
+from xrdpipe.masks import gap_agreement, without_measurement
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.integrate import describe_pixels, first_frame
 from xrdpipe.store.validate import describe
@@ -108,16 +108,14 @@ def _numbers(source: FrameSource) -> list[str]:
 
 
 def _pixels(first: NDArray[Any], kind: PixelKind, source: FrameSource) -> list[str]:
-    dead = np.zeros(first.shape, bool)
-    for sentinel in kind.sentinels:
-        dead |= first == first.dtype.type(sentinel)
-    if first.dtype.kind == "f":
-        dead |= ~np.isfinite(first)
+    dead = without_measurement(first, kind.sentinels)
     good = first[~dead]
+    counts = "no counts"
+    if good.size:
+        counts = f"counts {good.min():g}-{good.max():g}, mean {good.mean():.4g}"
     lines = [
         f"  {describe_pixels(kind).replace('pixels: ', 'pixels      ', 1)}",
-        f"  first frame {dead.sum()} pixels without measurement ({dead.mean():.1%}); counts "
-        f"{good.min():g}-{good.max():g}, mean {good.mean():.4g}",
+        f"  first frame {dead.sum()} pixels without measurement ({dead.mean():.1%}); {counts}",
     ]
     mask = source.detector.pixel_mask
     if mask is not None:
@@ -146,9 +144,7 @@ def _orientation(
     config: InspectConfig, first: NDArray[Any], kind: PixelKind, geometry: Geometry
 ) -> list[str]:
     """Warn where another flip fits the gaps, the mask or the rings clearly better."""
-    dead = np.zeros(first.shape, bool)
-    for sentinel in kind.sentinels:
-        dead |= first == first.dtype.type(sentinel)
+    dead = without_measurement(first, kind.sentinels)
     lines = []
     reference = geometry.gap_mask
     what = f"gaps of {geometry.detector_name}"

@@ -50,6 +50,7 @@ class Job:
     reducer: FrameReducer
     monitor: NDArray[np.float64] | None
     monitor_reference: float
+    monitor_low: float
     header: PatternsHeader
 
 
@@ -130,7 +131,8 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
         f"{'degrees' if binning.unit == '2theta' else '1/angstrom'}, {config.splitting} splitting, "
         f"wavelength {geometry.wavelength:.6g} Å"
     )
-    return Job(config, source, geometry, binning, kind, reducer, monitor, reference, header)
+    low = 0.0 if monitor is None else LOW_MONITOR * float(np.median(monitor[monitor > 0]))
+    return Job(config, source, geometry, binning, kind, reducer, monitor, reference, low, header)
 
 
 def first_frame(source: FrameSource) -> NDArray[Any]:
@@ -320,13 +322,13 @@ def _relative(source: FrameSource) -> tuple[Any, ...]:
     """Records with file names relative to their common folder."""
     import dataclasses
 
-    files = [record.file for record in source.records]
-    common = os.path.dirname(files[0].split("::")[0])  # noqa: PTH120 - text, also for h5::path
+    files = [os.path.abspath(record.file) for record in source.records]  # noqa: PTH100 - h5::path
+    common = os.path.dirname(files[0].split("::")[0])  # noqa: PTH120
     if len({os.path.dirname(file.split("::")[0]) for file in files}) > 1:  # noqa: PTH120
         common = os.path.commonpath(files)
     return tuple(
-        dataclasses.replace(record, file=os.path.relpath(record.file, common or "."))
-        for record in source.records
+        dataclasses.replace(record, file=os.path.relpath(file, common))
+        for record, file in zip(source.records, files, strict=True)
     )
 
 
@@ -405,16 +407,16 @@ def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str, 
     scale, monitor = 1.0, float("nan")
     if job.monitor is not None:
         monitor = float(job.monitor[row])
-        typical = float(np.nanmedian(job.monitor))
-        if not np.isfinite(monitor) or monitor <= 0:
-            reason = f"monitor {job.config.monitor} is {monitor:g}"
-            return None, FrameStatus.SKIPPED, int(flags | FrameFlag.LOW_MONITOR), reason, monitor
-        if monitor < LOW_MONITOR * typical:
-            flags |= FrameFlag.LOW_MONITOR
         scale = monitor / job.monitor_reference
     record = job.source.records[row]
     try:
         image = job.source.read(row).image
+        if job.monitor is not None:
+            if not monitor >= job.monitor_low:
+                flags |= FrameFlag.LOW_MONITOR
+            if not (np.isfinite(monitor) and monitor > 0):
+                reason = f"monitor {job.config.monitor} is {monitor:g}: cannot be normalised"
+                raise FrameError(FrameStatus.SKIPPED, reason)
         image = oriented(image, job.config.flip, job.config.rotate)
         reduced = job.reducer.reduce(image, scale)
     except FrameError as error:
@@ -432,7 +434,7 @@ def _collect(
     reduced, status, flags, reason, monitor = future.result()
     block["status"][place] = status
     block["flags"][place] = flags
-    block["reason"][place] = reason.encode()[:256]
+    block["reason"][place] = reason.encode()[:256].decode(errors="ignore").encode()
     block["monitor"][place] = monitor
     if reduced is not None:
         for name, value in reduced.counts.items():

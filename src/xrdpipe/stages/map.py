@@ -12,15 +12,17 @@ import numpy as np
 from xrdpipe import config as options
 from xrdpipe.config import IntegrateConfig, MapConfig
 from xrdpipe.errors import InputError, OptionError
+from xrdpipe.frames import open_frames
+from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.maps import PhaseMap, assemble
 from xrdpipe.nn.inference import Model, load_model, prior_shift
-from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256
+from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256, read_card
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.scan import place_frames
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
-from xrdpipe.stages.resample import check_coverage, resampled_blocks
+from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
@@ -54,7 +56,7 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
     progress = progress or Progress()
     output = config.output or Path("map.h5")
     folder = find_model(config.model)
-    patterns = _patterns_path(config, output, progress)
+    patterns = _patterns_path(config, output, read_card(folder), progress)
     with PatternsFile(patterns, config.variant) as source:
         model = load_model(folder, config.device)
         card = model.card
@@ -124,7 +126,7 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     return Predictions(probability, spread, status)
 
 
-def _patterns_path(config: MapConfig, output: Path, progress: Progress) -> Path:
+def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: Progress) -> Path:
     """The patterns file: the argument, or what integrating the frames gives."""
     if config.poni is None:
         if len(config.patterns) != 1:
@@ -136,6 +138,7 @@ def _patterns_path(config: MapConfig, output: Path, progress: Progress) -> Path:
         if path.is_dir():
             raise InputError(f"{path} is a folder; to map frames, give --poni.")
         return path
+    _check_before_integrating(config, card)
     stem = output.stem.removesuffix("_map")
     path = output.with_name(f"{stem}_patterns.h5")
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
@@ -151,6 +154,25 @@ def _patterns_path(config: MapConfig, output: Path, progress: Progress) -> Path:
     )
     progress.note(outcome.summary)
     return path
+
+
+def _check_before_integrating(config: MapConfig, card: ModelCard) -> None:
+    """Refuse a scan shape or geometry that cannot give a map before hours of integration."""
+    source = open_frames(config.patterns)
+    numbers = np.array([record.index for record in source.records])
+    place_frames(
+        numbers,
+        source.numbered,
+        config.scan_shape,
+        config.fast_axis,
+        config.snake,
+        config.incomplete,
+    )
+    assert config.poni is not None
+    rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
+    geometry = load_geometry(config.poni, (rows, columns))
+    binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
+    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
 
 
 def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:

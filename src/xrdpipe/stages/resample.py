@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xrdpipe.config import ResampleConfig
 from xrdpipe.errors import InputError
 from xrdpipe.nn.model_folder import find_model, read_card
-from xrdpipe.resampling import MIN_COVERED, Resampling, inside_grid, plan_resampling, resample
+from xrdpipe.resampling import (
+    MIN_COVERED,
+    Resampling,
+    at_wavelength,
+    inside_grid,
+    plan_resampling,
+    resample,
+)
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
@@ -95,8 +103,29 @@ def check_coverage(source: PatternsFile, grid: Grid, plan: Resampling) -> None:
         if np.any(inside_grid(patterns.intensity) & usable):
             return
     native = source.rows(0, 1).two_theta
-    raise InputError(
-        f"{source.path} ({native[0]:.4g}-{native[-1]:.4g}° at {source.wavelength:.4g} Å) does not "
+    raise _uncovered(str(source.path), native, source.wavelength, grid)
+
+
+def check_reach(two_theta: NDArray[np.float64], wavelength: float, grid: Grid) -> None:
+    """Refuse a geometry that cannot cover half of the grid, whatever its frames hold.
+
+    Parameters
+    ----------
+    two_theta
+        Bin edges in degrees, at ``wavelength`` (Å).
+    """
+    reach = at_wavelength(two_theta[[0, -1]], wavelength, grid.wavelength)
+    high = 180.0 if np.isnan(reach[1]) else reach[1]
+    inside = (grid.two_theta >= reach[0]) & (grid.two_theta <= high)
+    if inside.mean() < MIN_COVERED:
+        raise _uncovered("the geometry", two_theta, wavelength, grid)
+
+
+def _uncovered(
+    what: str, two_theta: NDArray[np.float64], wavelength: float, grid: Grid
+) -> InputError:
+    return InputError(
+        f"{what} ({two_theta[0]:.4g}-{two_theta[-1]:.4g}° at {wavelength:.4g} Å) does not "
         f"cover the grid {grid}: no pattern has {MIN_COVERED:.0%} of its points; use a model or "
         "grid made for this range."
     )

@@ -86,12 +86,55 @@ def draw_spots(
     height = level * np.exp(random.uniform(low, high, len(position)))
     height[len(known) :] *= 0.1  # stray grains are weaker than anvils
     width = profile.width * np.exp(random.uniform(-0.7, 0.9, len(position)))
+    glare = random.random(len(known)) < recipe.halo_probability
+    halo_height = height[: len(known)] * _log_uniform(random, recipe.halo_height, len(known))
+    halo_width = _log_uniform(random, recipe.halo_width, len(known))
     if masked:
-        low, high = np.log(recipe.halo)
-        height = height * np.exp(random.uniform(low, high, len(position)))
+        left = _log_uniform(random, recipe.halo, len(position))
+        height = height * left
         width = width * random.uniform(1.0, 4.0, len(position))
+        # Rejection follows the halo down to its own threshold: little of it stays.
+        halo_height = np.minimum(halo_height * left[: len(known)], 0.3 * level)
     mixing = random.uniform(0, 1, len(position))
-    return render(grid, position, width, mixing, height * width)
+    spots = render(grid, position, width, mixing, height * width)
+    # Lorentzians over the whole grid: a halo of degrees has no window to be cut to.
+    distance = 2 * (generator.two_theta[:, None] - known) / halo_width
+    halos = np.where(glare, halo_height, 0) / (1 + distance**2)
+    return np.asarray(spots + halos.sum(axis=1), np.float64)
+
+
+def draw_hot_pixels(
+    generator: Generator,
+    random: np.random.Generator,
+    coverage: NDArray[np.float64],
+    pixel: float,
+) -> NDArray[np.float64]:
+    """Counts per pixel that hot pixels add to the azimuthal mean, shape (n,).
+
+    One pixel of width p at 2θ is one of 2π·2θ·coverage/p on its ring: it lifts every bin it covers
+    by its height times p/(2π·2θ·coverage), a box of its width. Their number grows with the ring.
+    """
+    recipe, two_theta = generator.recipe, generator.two_theta
+    towers = np.zeros(len(two_theta))
+    ring = two_theta * coverage
+    number = random.poisson(log_uniform(random, recipe.hot_pixels))
+    if not number or not ring.any():
+        return towers
+    place = random.choice(len(two_theta), size=number, p=ring / ring.sum())
+    height = _log_uniform(random, recipe.hot_height, number)
+    # A pixel seen along its diagonal is up to √2 wide.
+    width = pixel * random.uniform(1.0, 1.41, number)
+    for at, counts, wide in zip(place, height, width, strict=True):
+        inside = np.abs(two_theta - two_theta[at]) <= wide / 2
+        towers[inside] += counts * pixel / np.radians(360 * ring[at])
+    return towers
+
+
+def _log_uniform(
+    random: np.random.Generator, limits: tuple[float, float], count: int
+) -> NDArray[np.float64]:
+    low, high = np.log(limits)
+    return np.asarray(np.exp(random.uniform(low, high, count)), np.float64)
 
 
 def draw_ripple(random: np.random.Generator, size: int, length: int) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from xrdpipe.synthesis.disturbances import (
     count_pixels,
     draw_background,
     draw_coverage,
+    draw_hot_pixels,
     draw_ripple,
     draw_spots,
 )
@@ -154,6 +155,8 @@ def _draw_one(generator: Generator, random: np.random.Generator) -> _Sample:
     rippled = expected * (1 + ripple * draw_ripple(random, grid.size, length))
     split = random.random() >= recipe.unsplit_probability
     intensity, variance = count_pixels(generator, random, rippled, coverage, pixel, split)
+    if not masked:
+        intensity = intensity + draw_hot_pixels(generator, random, coverage, pixel)
     # The ripple is one number per ``length`` points.
     variance = variance + (ripple * expected) ** 2 * length
     shown = np.isfinite(intensity)

@@ -90,8 +90,18 @@ class Recipe:
         Height relative to the strongest ideal line, log.
     halo
         Part of a spot's height that masking leaves, log.
+    halo_probability
+        Chance that an anvil spot has a wide halo (detector glare, diffuse scattering).
+    halo_height
+        Height of that halo relative to the spot, log.
+    halo_width
+        Its FWHM in degrees, log.
     spikes
         Mean number of strong spots at no known position.
+    hot_pixels
+        Expected number of hot pixels on the grid's rings, log; unmasked patterns only.
+    hot_height
+        Their raw counts, log.
     beam_stop_probability
         Chance of a beam-stop edge inside the grid.
     beam_stop
@@ -121,7 +131,7 @@ class Recipe:
     distractor_probability: float = 0.35
     parasite_probability: float = 0.25
     parasites: tuple[str, ...] = ("rhenium",)
-    parasite_fraction: Range = (0.002, 0.012)
+    parasite_fraction: Range = (0.002, 0.03)
     fraction: Range = (0.03, 1.0)
     strain: float = 0.004
     deviatoric_strain: float = 0.0012
@@ -150,7 +160,12 @@ class Recipe:
     spot_probability: float = 0.5
     spot_height: Range = (0.05, 300.0)
     halo: Range = (1e-4, 0.05)
+    halo_probability: float = 0.5
+    halo_height: Range = (1e-3, 0.1)
+    halo_width: Range = (0.3, 3.0)
     spikes: float = 1.5
+    hot_pixels: Range = (0.1, 60.0)
+    hot_height: Range = (10.0, 1e6)
     beam_stop_probability: float = 0.3
     beam_stop: Range = (4.5, 7.0)
     cut_probability: float = 0.25
