@@ -53,7 +53,7 @@ def main() -> None:
 
         model = load_model(options.model, "cpu")
         grid = model.card.grid.two_theta
-        # pyFAI gives the angles in float32: as good as wrong by a thousandth of a bin.
+        # result.radial is float32, which shifts narrow bins by up to a thousandth.
         centres = low + (high - low) / count * (np.arange(count) + 0.5)
         covered = np.load(options.coverage) if options.coverage else np.ones(count)
         coverage = np.interp(grid, centres, covered)[None]

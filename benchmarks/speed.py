@@ -499,7 +499,7 @@ def _cell(values: dict[str, float] | None) -> str:
     if values is None:
         return ""
     median, low, high = (f"{values[key]:.3g}" for key in ("median", "min", "max"))
-    return f"**{median}** ({low}-{high})"
+    return f"**{median}** ({low} … {high})"
 
 
 def fill(doc: Path, marker: str, text: str) -> None:

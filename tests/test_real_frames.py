@@ -45,10 +45,8 @@ def integrate(output: Path, frame: Path, poni: Path, **options) -> dict[str, np.
         }
 
 
-def pseudo_voigt(x, area, centre, width, mixing, base, slope):
-    u = (x - centre) / width
-    shape = mixing / (1 + 4 * u**2) + (1 - mixing) * np.exp(-4 * np.log(2) * u**2)
-    return area * shape + base + slope * (x - centre)
+def gaussian(x, height, centre, width, base, slope):
+    return height * np.exp(-0.5 * ((x - centre) / width) ** 2) + base + slope * (x - centre)
 
 
 def peak(axis: np.ndarray, intensity: np.ndarray, near: float, reach: float) -> tuple[float, float]:
@@ -56,10 +54,10 @@ def peak(axis: np.ndarray, intensity: np.ndarray, near: float, reach: float) -> 
     use = (np.abs(axis - near) < reach) & np.isfinite(intensity)
     x, y = axis[use], intensity[use].astype(float)
     top = int(np.argmax(y))
-    start = (np.ptp(y), x[top], reach / 3, 0.3, y.min(), 0.0)
-    low = (0, near - reach, reach / 20, 0, -np.inf, -np.inf)
-    high = (np.inf, near + reach, 2 * reach, 1, np.inf, np.inf)
-    best, _ = curve_fit(pseudo_voigt, x, y, start, bounds=(low, high), max_nfev=20000)
+    start = (np.ptp(y), x[top], reach / 5, y.min(), 0.0)
+    low = (0, near - reach, reach / 20, -np.inf, -np.inf)
+    high = (np.inf, near + reach, reach, np.inf, np.inf)
+    best, _ = curve_fit(gaussian, x, y, start, bounds=(low, high), max_nfev=20000)
     return float(best[1]), float(best[0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,8 @@ class PhaseMap:
     confidence
         float32 (ny, nx): probability of the winner; for 'none present' that of no phase at all.
     combination
-        int32 (ny, nx): Σ 2^k over the present phases k, −1 without result.
+        int32 (ny, nx), int64 from 32 phases on: Σ 2^k over the present phases k, −1 without
+        result.
     n_phases
         int16 (ny, nx): number of present phases, −1 without result.
     status
@@ -49,7 +51,7 @@ class PhaseMap:
     decision: NDArray[np.int8]
     winner: NDArray[np.int16]
     confidence: NDArray[np.float32]
-    combination: NDArray[np.int32]
+    combination: NDArray[np.signedinteger[Any]]
     n_phases: NDArray[np.int16]
     status: NDArray[np.uint8]
     scan: Scan
@@ -80,11 +82,13 @@ def assemble(
     none_present = np.where(known.all(axis=0), NONE_PRESENT, UNDETERMINED)
     winner = np.where(n_present > 0, winner, none_present)
     winner = np.where(usable, winner, NO_RESULT).astype(np.int16)
-    absence = np.prod(np.where(known, 1 - np.nan_to_num(probability), 1), axis=0)
+    absent = np.where(known, 1 - np.nan_to_num(probability).astype(np.float64), 1)
+    absence = np.prod(absent, axis=0)
     confidence = np.where(n_present > 0, ranked.max(axis=0), absence)
     confidence = np.where(usable & (winner != UNDETERMINED), confidence, np.nan)
     weight = (2 ** np.arange(len(phase_names), dtype=np.int64))[:, None, None]
-    combination = np.where(usable & known.any(axis=0), (present * weight).sum(axis=0), -1)
+    decided = usable & known.any(axis=0)
+    combination = np.where(decided, (present * weight).sum(axis=0), NO_RESULT)
     return PhaseMap(
         phase_names=phase_names,
         probability=probability,
@@ -92,8 +96,8 @@ def assemble(
         decision=decision,
         winner=winner,
         confidence=confidence.astype(np.float32),
-        combination=combination.astype(np.int32),
-        n_phases=np.where(usable, n_present, -1).astype(np.int16),
+        combination=combination.astype(np.int32 if len(phase_names) < 32 else np.int64),
+        n_phases=np.where(decided, n_present, NO_RESULT).astype(np.int16),
         status=status,
         scan=scan,
     )

@@ -17,6 +17,9 @@ from xrdpipe.types import BoolArray, FloatArray, Grid, Patterns
 MIN_COVERED = 0.5
 """A pattern with less than this fraction of the grid is outside it (decision 13)."""
 
+UNPOLARIZED = 0.0
+"""Polarization factor of (1 + cos² 2θ) / 2, which uncorrected patterns are divided by."""
+
 _TOLERANCE = 1e-6
 """Overlaps below this fraction of a native bin are rounding, not data."""
 
@@ -102,13 +105,14 @@ def resample(patterns: Patterns, grid: Grid, plan: Resampling) -> Patterns:
     """
 
     def values(native: FloatArray) -> NDArray[np.float32]:
-        return apply_weights(plan.weights, native, plan.polarization)
+        return apply_weights(plan.weights, native, plan.polarization).astype(np.float32)
 
     def errors(native: FloatArray) -> NDArray[np.float32]:
         squared = plan.weights.copy()
         squared.data = squared.data**2
         variance = np.asarray(native, np.float64) ** 2
         scale = None if plan.polarization is None else plan.polarization**2
+        # In float64 to the end: squares of float32 overflow and vanish.
         return np.sqrt(apply_weights(squared, variance, scale)).astype(np.float32)
 
     intensity = values(patterns.intensity)
@@ -125,6 +129,9 @@ def resample(patterns: Patterns, grid: Grid, plan: Resampling) -> Patterns:
         ),
         coverage=coverage.astype(np.float32),
         spottiness=None if patterns.spottiness is None else values(patterns.spottiness),
+        polarization_factor=(
+            patterns.polarization_factor if plan.polarization is None else UNPOLARIZED
+        ),
     )
 
 
@@ -132,7 +139,7 @@ def apply_weights(
     weights: sp.csr_array[Any],
     native: FloatArray,
     divisor: NDArray[np.float64] | None,
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Weighted sums of rows (rows, native bins) → (rows, grid points); NaN spreads."""
     work = np.asarray(native, np.float64)
     if divisor is not None:
@@ -145,7 +152,7 @@ def apply_weights(
     if missing.any():
         result[(touched @ missing.T.astype(np.float64)).T > 0] = np.nan
     result[:, empty] = np.nan
-    return np.ascontiguousarray(result, np.float32)
+    return np.ascontiguousarray(result, np.float64)
 
 
 def inside_grid(intensity: FloatArray) -> BoolArray:

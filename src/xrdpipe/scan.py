@@ -54,21 +54,24 @@ def place_frames(
         raise InputError(f"{fit}: give the right --scan-shape, or fewer frames.")
     if n == pixels:
         points = np.arange(n)
-    elif numbered and (base := _base(numbers, pixels)) is not None:
+    elif numbered and (base := _base(numbers, pixels)) is not None and _distinct(numbers):
         points = numbers.astype(np.intp) - base
     elif incomplete:
         points = np.arange(n)
     else:
-        reason = (
-            f"their numbers {numbers.min()}-{numbers.max()} lie outside it"
-            if numbered
-            else "the frames carry no numbers to place them by"
-        )
+        reason = "the frames carry no numbers to place them by"
+        if numbered:
+            reason = f"their numbers {numbers.min()}-{numbers.max()} lie outside it"
+            reason = reason if _distinct(numbers) else "some of them have the same number"
         raise InputError(f"{fit}, and {reason}: use --incomplete to fill pixels in order.")
     where = scan_positions(shape, fast_axis, snake)[points]
     frame_index = np.full(shape, -1, np.int32)
     frame_index[where[:, 0], where[:, 1]] = np.arange(n)
     return Scan(frame_index, fast_axis, snake)
+
+
+def _distinct(numbers: IntArray) -> bool:
+    return np.unique(numbers).size == numbers.size
 
 
 def _base(numbers: IntArray, pixels: int) -> int | None:

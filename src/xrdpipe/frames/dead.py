@@ -69,6 +69,7 @@ def pixel_kind(
     dtype = image.dtype
     top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else None
     counting, reason = _counting(image, detector_class, description)
+    stated = " by the " in reason
     if override is not None:
         sentinels = () if override == "none" else tuple(float(v) for v in override)
         reason = f"{reason}; sentinels from the option"
@@ -81,7 +82,10 @@ def pixel_kind(
     if not counting and saturation is None and dtype.kind == "u":
         saturation = top
     suspect = bool(
-        not counting and override is None and dtype.kind == "u" and (image == dtype.type(top)).any()
+        not (counting or stated)
+        and override is None
+        and dtype.kind == "u"
+        and (image == dtype.type(top)).any()
     )
     return PixelKind(counting, sentinels, saturation, reason, suspect)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,7 +144,10 @@ def read_image(file: Path, place: int = 0) -> Frame:
 
 
 def _check_cbf(file: Path) -> None:
-    """A CBF cut short must not reach fabio, which searches for its end without ever stopping."""
+    """Refuse a CBF that is cut short or whose pixels do not match their checksum.
+
+    fabio searches for the end of a cut file without ever stopping, and ignores the checksum.
+    """
     if file.suffix.lower() != ".cbf":
         return
     content = file.read_bytes()
@@ -150,10 +155,17 @@ def _check_cbf(file: Path) -> None:
     stated = re.search(rb"X-Binary-Size:\s*(\d+)", content[: max(start, 0)])
     if start < 0 or stated is None:
         raise FrameError(FrameStatus.CORRUPT, f"{file} is no whole CBF: its header is incomplete")
-    needed = start + len(_CBF_START) + int(stated.group(1))
+    first = start + len(_CBF_START)
+    needed = first + int(stated.group(1))
     if len(content) < needed:
         raise FrameError(
             FrameStatus.CORRUPT, f"{file} is truncated: {len(content)} bytes of at least {needed}"
+        )
+    checksum = re.search(rb"Content-MD5:\s*(\S+)", content[:start])
+    digest = hashlib.md5(content[first:needed], usedforsecurity=False).digest()
+    if checksum is not None and base64.b64encode(digest) != checksum.group(1):
+        raise FrameError(
+            FrameStatus.CORRUPT, f"{file} is damaged: its pixels do not match their checksum"
         )
 
 

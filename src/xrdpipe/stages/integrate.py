@@ -349,13 +349,19 @@ def _with_key(
         "stage": "integrate",
         "options": options,
         "poni": geometry.poni_sha256,
-        "masks": [list(mask) for mask in header.mask.sources],
+        "masks": [[_without_folder(name), *rest] for name, *rest in header.mask.sources],
         **hashes,
         "monitor": None if monitor is None else [repr(value) for value in monitor.tolist()],
         "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in header.records],
         "versions": software_versions(),
     }
     return dataclasses.replace(header, key=key)
+
+
+def _without_folder(reference: str) -> str:
+    """A mask's own name: where it lies changes no number."""
+    file, separator, dataset = reference.partition("::")
+    return os.path.basename(file) + separator + dataset  # noqa: PTH119 - no path for built-in ones
 
 
 def _columns(job: Job) -> dict[str, Column]:

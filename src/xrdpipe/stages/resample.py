@@ -54,10 +54,10 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
         plan = plan_resampling(source.rows(0, 1), grid, config.method)
         key = {
             "stage": "resample",
-            "grid": str(grid),
+            "grid": [grid.start, grid.stop, grid.step, grid.wavelength],
             "method": config.method,
             "variant": source.variant,
-            "patterns": source.run_key() or str(config.patterns),
+            "patterns": source.run_key() or _without_key(config.patterns),
             "versions": software_versions(),
         }
         if already_done(output, key, KEY_PATH, config.restart):
@@ -86,6 +86,12 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
             0,
             f"{output}: {source.n_rows} {source.variant} patterns on {grid} ({plan.method}).",
         )
+
+
+def _without_key(path: Path) -> list[Any]:
+    """Identifies a patterns file that xrdpipe did not write."""
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
 
 
 def resampled_blocks(

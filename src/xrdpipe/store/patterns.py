@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xrdpipe import __version__
 from xrdpipe.errors import InputError
+from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
     FORMAT,
@@ -289,6 +290,8 @@ def write_resampled(
             if name in ("data", "resampling") or name.startswith("azint1d_"):
                 continue
             source.entry.copy(name, entry)
+        if details["polarization_divided_out"]:
+            _mark_polarization(entry)
         del entry["instrument/monochromator"]
         mono = new_group(entry["instrument"], "monochromator", "NXmonochromator")
         put(mono, "wavelength", grid.wavelength, units="angstrom")
@@ -312,12 +315,28 @@ def write_resampled(
             label, unit = SIGNALS[name]
             extra = {"units": unit} if unit else {}
             targets[name] = rows_dataset(
-                data, name, source.n_rows, grid.size, long_name=label, **extra
+                data,
+                name,
+                source.n_rows,
+                grid.size,
+                long_name=label,
+                interpretation="spectrum",
+                **extra,
             )
         for first, patterns in blocks:
             where = slice(first, first + patterns.intensity.shape[0])
             for name, dataset in targets.items():
                 dataset[where] = _signal(patterns, name)
+
+
+def _mark_polarization(entry: h5py.Group) -> None:
+    """Say that the correction was made, so that it is not made twice."""
+    given = entry.require_group("reduction/input")
+    for group, name in ((entry, "polarization_applied"), (given, "polarization_factor")):
+        if name in group:
+            del group[name]
+    put(entry, "polarization_applied", True)
+    put(given, "polarization_factor", UNPOLARIZED)
 
 
 def _signal(patterns: Patterns, name: str) -> Any:
