@@ -172,6 +172,20 @@ def test_every_axis(reference, geometry, frame, binning):
     assert_equal(integrate_both(reference, geometry, frame, binning=binning))
 
 
+@pytest.mark.parametrize("centre", [(70.3, 80.6), (70, 80), (-300, 80)])
+def test_default_bins_are_multiples_of_a_hundredth(tmp_path, centre):
+    """From the first to the last angle of the detector, and never below 0°."""
+    geometry = load_geometry(write_poni(tmp_path / "g.poni", centre=centre))
+    binning = choose_binning(geometry, "2theta", None, None)
+    number = np.round(binning.centres * 100)
+    np.testing.assert_array_equal(binning.centres, number / 100)
+    np.testing.assert_array_equal(np.diff(number), 1)
+    low, high = geometry.two_theta_range
+    assert number[0] == max(np.floor(low * 100 + 0.5), 1)
+    assert number[-1] == np.floor(high * 100 + 0.5)
+    assert binning.edges[0] > 0
+
+
 def test_the_command_line_gives_pyfai_numbers(tmp_path, reference, frame, planes):
     """Folder, mask, dark, flat, monitor and flip, through files."""
     image = with_spots(frame)
@@ -245,7 +259,7 @@ def test_sigma_clip_takes_pyfai_decisions(reference, geometry, seed, bins, model
         error_model=model,
         polarization_factor=0.99,
     )
-    where = reduce._bins
+    where = reduce._rings.bins
     kept = np.bincount(where[(where >= 0) & ~rejected], minlength=binning.count)
     assert rejected.sum() > 40
     # pyFAI reports at least 3 pixels wherever there is one.

@@ -15,10 +15,10 @@ from xrdpipe.integration.matrix import bin_of_pixel, splitting_matrix
 from xrdpipe.integration.rejection import (
     POISSON,
     PixelNoise,
-    pixel_reach,
     robust_outliers,
     sigma_clip_outliers,
 )
+from xrdpipe.integration.rings import Rings
 from xrdpipe.masks import without_measurement
 from xrdpipe.schema import SATURATED_FRACTION, FrameFlag, FrameStatus
 from xrdpipe.types import BoolArray
@@ -83,6 +83,28 @@ class ReducedFrame:
     flags: int
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """One frame on its way: raw and dark-corrected values, normalisation, which pixels count."""
+
+    raw: NDArray[np.float32]
+    signal: NDArray[np.float32]
+    norm: NDArray[np.float32]
+    scale: float
+    valid: dict[str, BoolArray]
+    invalid: BoolArray
+    saturated: BoolArray
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Per bin: Σ c·norm, Σ c·solid angle (sr) and the number of pixels that touch it."""
+
+    norm: NDArray[np.float64]
+    solid_angle: NDArray[np.float64]
+    pixels: NDArray[np.intp]
+
+
 class FrameReducer:
     """Integrate frames of one geometry, mask and binning; thread-safe and immutable.
 
@@ -128,19 +150,21 @@ class FrameReducer:
             "masked" in settings.variants or settings.spottiness
         )
         self._matrix: sp.csc_array[Any] = splitting_matrix(geometry, binning, settings.splitting)
-        self._squared = self._matrix.copy()
-        self._squared.data = self._squared.data**2
-        self._bins = (
-            bin_of_pixel(geometry, binning)
-            if self._needs_rejection or settings.spottiness
-            else None
-        )
-        self._reach = 1 if self._bins is None else pixel_reach(self._bins, geometry.shape)
+        structure = self._matrix.indices, self._matrix.indptr
+        self._squared = sp.csc_array((self._matrix.data**2, *structure), shape=self._matrix.shape)
+        self._rings: Rings | None = None
+        if self._needs_rejection or settings.spottiness:
+            bins = bin_of_pixel(geometry, binning)
+            self._rings = Rings(bins, binning.count, geometry.shape)
         edges = np.radians(binning.two_theta_edges(geometry.wavelength))
         ring = 2 * np.pi * (np.cos(edges[:-1]) - np.cos(edges[1:]))
         solid = geometry.solid_angle.ravel().astype(np.float64) * geometry.reference_solid_angle
         self._ring_share = solid  # steradian per pixel
         self._ring = np.where(ring > 0, ring, np.inf)
+        self._static_sums = {
+            name: self._sums(self._matrix, self._norm.ravel(), solid, good.ravel())
+            for name, good in self.static_valid.items()
+        }
 
     def static_norm(self, variant: str) -> NDArray[np.float32]:
         """Pixels per bin (pyFAI's ``count``) of the static mask, shape (bins,)."""
@@ -168,40 +192,27 @@ class FrameReducer:
             With status EMPTY if no valid pixel holds anything but zero.
         """
         settings = self.settings
-        invalid = self.sentinel_pixels(image)
-        if dead is not None:
-            invalid |= dead
-        saturated = (
-            np.zeros(image.shape, bool)
-            if settings.saturation is None
-            else image >= settings.saturation
-        )
-        valid = {name: good & ~invalid for name, good in self.static_valid.items()}
-        saturated &= valid["unmasked"]
-        raw = np.where(valid["unmasked"], image, 0).astype(np.float32)
-        if not raw.any():
+        frame = self._prepare(image, scale, dead)
+        valid, saturated = frame.valid, frame.saturated
+        if not frame.raw.any():
             raise FrameError(FrameStatus.EMPTY, "every valid pixel is zero")
-        signal = raw if self._dark is None else raw - self._dark
-        norm = self._norm if scale == 1.0 else self._norm * np.float32(scale)
-        rejected = self._rejected(signal, raw, norm, valid["masked"], saturated)
-        final = {
+        rejected = self._rejected(frame)
+        kept = {
             "unmasked": valid["unmasked"],
             "masked": valid["masked"] & ~saturated & ~rejected,
         }
-        rows = {}
-        for variant in settings.variants:
-            rows[variant] = self._integrate(raw, signal, norm, final[variant], scale)
+        rows = {name: self._integrate(frame, kept[name], name) for name in settings.variants}
         if settings.spottiness:
-            self._add_azimuthal(rows, raw, signal, norm, valid["masked"], final["masked"], scale)
+            self._add_azimuthal(rows, frame, kept["masked"])
         n_valid = int(np.count_nonzero(valid["unmasked"]))
         counts = {
             "n_valid_pixels": n_valid,
-            "n_sentinel": int(np.count_nonzero(invalid & self.static_valid["unmasked"])),
+            "n_sentinel": int(np.count_nonzero(frame.invalid & self.static_valid["unmasked"])),
             "n_masked_static": int(np.count_nonzero(valid["unmasked"] & ~valid["masked"])),
             "n_saturated": int(np.count_nonzero(saturated)),
             "n_masked_dynamic": int(np.count_nonzero(rejected & ~saturated)),
-            "sum": float(raw.sum(dtype=np.float64)),
-            "max": float(raw.max()),
+            "sum": float(frame.raw.sum(dtype=np.float64)),
+            "max": float(frame.raw.max()),
         }
         saturated_fraction = counts["n_saturated"] / max(n_valid, 1)
         flags = FrameFlag.SATURATED if saturated_fraction > SATURATED_FRACTION else FrameFlag(0)
@@ -213,93 +224,125 @@ class FrameReducer:
 
     def masked_pixels(self, image: NDArray[Any], scale: float = 1.0) -> BoolArray:
         """The complete mask the masked variant of this frame is integrated with."""
-        settings = self.settings
-        valid = self.static_valid["masked"] & ~self.sentinel_pixels(image)
-        saturated = (
-            np.zeros(image.shape, bool)
-            if settings.saturation is None
-            else (image >= settings.saturation) & valid
-        )
-        raw = np.where(self.static_valid["unmasked"] & ~self.sentinel_pixels(image), image, 0)
-        raw = raw.astype(np.float32)
-        signal = raw if self._dark is None else raw - self._dark
-        norm = self._norm * np.float32(scale)
-        return ~valid | saturated | self._rejected(signal, raw, norm, valid, saturated)
+        frame = self._prepare(image, scale, None)
+        return ~frame.valid["masked"] | frame.saturated | self._rejected(frame)
 
-    def _rejected(
-        self,
-        signal: NDArray[np.float32],
-        raw: NDArray[np.float32],
-        norm: NDArray[np.float32],
-        valid: BoolArray,
-        saturated: BoolArray,
-    ) -> BoolArray:
+    def _prepare(self, image: NDArray[Any], scale: float, dead: BoolArray | None) -> _Frame:
+        """What every later step needs of a frame."""
+        invalid = self.sentinel_pixels(image)
+        if dead is not None:
+            invalid |= dead
+        valid = {name: good & ~invalid for name, good in self.static_valid.items()}
+        limit = self.settings.saturation
+        saturated = np.zeros(image.shape, bool) if limit is None else image >= limit
+        raw = np.where(valid["unmasked"], image, 0).astype(np.float32)
+        return _Frame(
+            raw=raw,
+            signal=raw if self._dark is None else raw - self._dark,
+            norm=self._norm if scale == 1.0 else self._norm * np.float32(scale),
+            scale=scale,
+            valid=valid,
+            invalid=invalid,
+            saturated=saturated & valid["unmasked"],
+        )
+
+    def _rejected(self, frame: _Frame) -> BoolArray:
+        """Outliers of the masked variant, never a pixel that was not valid."""
         settings = self.settings
-        if not self._needs_rejection or self._bins is None:
-            return np.zeros(raw.shape, bool)
+        valid = frame.valid["masked"]
+        if not self._needs_rejection or self._rings is None:
+            return np.zeros(valid.shape, bool)
         if settings.reject == "sigma-clip":
             poisson = settings.error_model == "poisson" and settings.noise is not None
             return sigma_clip_outliers(
-                signal,
-                norm,
-                settings.counting.variance(raw) if poisson else None,
-                self._bins,
-                self.binning.count,
-                valid & ~saturated,
+                frame.signal,
+                frame.norm,
+                settings.counting.variance(frame.raw) if poisson else None,
+                self._rings,
+                valid & ~frame.saturated,
                 settings.reject_threshold,
             )
         return robust_outliers(
-            signal,
-            norm,
-            self._bins,
-            self.binning.count,
+            frame.signal,
+            frame.norm,
+            self._rings,
             valid,
-            saturated & valid,
+            frame.saturated & valid,
             settings.reject_threshold,
             settings.halo,
             settings.counting,
-            self._reach,
         )
 
     def _integrate(
-        self,
-        raw: NDArray[np.float32],
-        signal: NDArray[np.float32],
-        norm: NDArray[np.float32],
-        valid: BoolArray,
-        scale: float,
+        self, frame: _Frame, kept: BoolArray, static: str
     ) -> dict[str, NDArray[np.float32]]:
-        """Mean per pixel, its error and the coverage of one variant."""
-        good = valid.ravel()
-        poisson = self.settings.error_model == "poisson" and self.settings.noise is not None
-        solid = np.where(good, self._ring_share, 0)
-        if self.settings.engine == "pyfai" or self.settings.error_model == "azimuthal":
-            intensity, errors = self._integrate_by_pyfai(raw, valid, scale)
-            covered = self._matrix @ solid
+        """Mean per pixel, its error and the coverage.
+
+        Parameters
+        ----------
+        kept
+            Pixels to use, shape (rows, columns).
+        static
+            Which static mask they are a part of.
+        """
+        settings = self.settings
+        good = kept.ravel()
+        sums = self._dynamic_sums(static, good)
+        if settings.engine == "pyfai" or settings.error_model == "azimuthal":
+            intensity, errors = self._integrate_by_pyfai(frame, kept)
         else:
-            columns = np.empty((good.size, 3))
-            columns[:, 0] = np.where(good, signal.ravel(), 0)
-            columns[:, 1] = np.where(good, norm.ravel(), 0)
-            columns[:, 2] = solid
-            sums = self._matrix @ columns
-            covered = sums[:, 2]
+            errors = None
             with np.errstate(divide="ignore", invalid="ignore"):
-                total_norm = np.where(sums[:, 1] > 0, sums[:, 1], np.nan)
-                intensity = sums[:, 0] / total_norm
-                errors = None
-                if poisson:
-                    variance = self.settings.counting.variance(raw).ravel()
-                    errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / total_norm
+                norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
+                intensity = (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm
+                if settings.error_model == "poisson" and settings.noise is not None:
+                    variance = settings.noise.variance(frame.raw).ravel()
+                    errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / norm
         row = {
             "I": intensity.astype(np.float32),
-            "coverage": np.clip(covered / self._ring, 0, 1).astype(np.float32),
+            "coverage": np.clip(sums.solid_angle / self._ring, 0, 1).astype(np.float32),
         }
         if errors is not None:
             row["I_errors"] = errors.astype(np.float32)
         return row
 
+    def _dynamic_sums(self, static: str, good: BoolArray) -> _Sums:
+        """Sums over ``good`` pixels: those of the static mask less those of the pixels left out.
+
+        Only few pixels differ from frame to frame, so this costs next to nothing.
+        """
+        whole = self._static_sums[static]
+        out = np.flatnonzero(self.static_valid[static].ravel() & ~good)
+        if not out.size:
+            return whole
+        part = self._sums(
+            self._matrix[:, out],
+            self._norm.ravel()[out],
+            self._ring_share[out],
+            np.ones(out.size, bool),
+        )
+        return _Sums(
+            whole.norm - part.norm,
+            whole.solid_angle - part.solid_angle,
+            whole.pixels - part.pixels,
+        )
+
+    @staticmethod
+    def _sums(
+        matrix: sp.csc_array[Any],
+        norm: NDArray[np.float32],
+        solid_angle: NDArray[np.float64],
+        good: BoolArray,
+    ) -> _Sums:
+        touched = np.repeat(good, np.diff(matrix.indptr))
+        return _Sums(
+            norm=matrix @ np.where(good, norm, 0.0),
+            solid_angle=matrix @ np.where(good, solid_angle, 0.0),
+            pixels=np.bincount(matrix.indices[touched], minlength=matrix.shape[0]),
+        )
+
     def _integrate_by_pyfai(
-        self, raw: NDArray[np.float32], valid: BoolArray, scale: float
+        self, frame: _Frame, kept: BoolArray
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """The reference path: integrate1d with (splitting, csc, cython), safe in threads.
 
@@ -310,9 +353,9 @@ class FrameReducer:
         variance = None
         model = settings.error_model
         if model == "poisson":
-            variance = None if settings.noise is None else settings.noise.variance(raw)
+            variance = None if settings.noise is None else settings.noise.variance(frame.raw)
         result = self.geometry.integrator.integrate1d(
-            np.where(valid, raw, np.float32(np.nan)),
+            np.where(kept, frame.raw, np.float32(np.nan)),
             self.binning.count,
             unit=self.binning.pyfai_unit,
             radial_range=(self.binning.low, self.binning.high),
@@ -320,7 +363,7 @@ class FrameReducer:
             mask=self.geometry.gap_mask,
             correctSolidAngle=settings.solid_angle,
             polarization_factor=settings.polarization_factor,
-            normalization_factor=scale,
+            normalization_factor=frame.scale,
             dark=self._dark,
             flat=self._flat,
             variance=variance,
@@ -333,19 +376,13 @@ class FrameReducer:
         return intensity, np.where(empty, np.nan, result.sigma)
 
     def _add_azimuthal(
-        self,
-        rows: dict[str, dict[str, NDArray[np.float32]]],
-        raw: NDArray[np.float32],
-        signal: NDArray[np.float32],
-        norm: NDArray[np.float32],
-        static: BoolArray,
-        kept: BoolArray,
-        scale: float,
+        self, rows: dict[str, dict[str, NDArray[np.float32]]], frame: _Frame, kept: BoolArray
     ) -> None:
         """Add spottiness and azimuthal excess variance (decision 6) to every variant."""
-        full = self._integrate(raw, signal, norm, static, scale)["I"]
-        clean = self._integrate(raw, signal, norm, kept, scale)["I"]
-        excess, pixels = self._excess_variance(signal, raw, norm, static)
+        static = frame.valid["masked"]
+        full = self._mean(frame, static)
+        clean = rows["masked"]["I"] if "masked" in rows else self._mean(frame, kept)
+        excess, pixels = self._excess_variance(frame, static)
         few = pixels < MIN_EXCESS_PIXELS
         spottiness = np.where(few, np.nan, full - clean).astype(np.float32)
         excess = np.where(few, np.nan, excess)
@@ -353,30 +390,36 @@ class FrameReducer:
             row["spottiness"] = spottiness
             row["azimuthal_excess_variance"] = excess.astype(np.float32)
 
+    def _mean(self, frame: _Frame, kept: BoolArray) -> NDArray[np.float32]:
+        """Mean per pixel of a part of the masked variant's pixels, without errors."""
+        good = kept.ravel()
+        sums = self._dynamic_sums("masked", good)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
+            mean = (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm
+        return np.asarray(mean, np.float32)
+
     def _excess_variance(
-        self,
-        signal: NDArray[np.float32],
-        raw: NDArray[np.float32],
-        norm: NDArray[np.float32],
-        valid: BoolArray,
+        self, frame: _Frame, valid: BoolArray
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """(azimuthal variance − counting variance) / mean², unsplit; and the pixels per bin."""
-        assert self._bins is not None
+        assert self._rings is not None
+        bins = self._rings.bins
         n_bins = self.binning.count
-        use = np.flatnonzero(valid.ravel() & (self._bins >= 0))
-        where = self._bins[use]
-        weight = norm.ravel()[use].astype(np.float64)
-        value = signal.ravel()[use] / weight
+        use = np.flatnonzero(valid.ravel() & (bins >= 0))
+        where = bins[use]
+        weight = frame.norm.ravel()[use].astype(np.float64)
+        value = frame.signal.ravel()[use] / weight
         pixels = np.bincount(where, minlength=n_bins)
         noise = self.settings.noise
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.bincount(where, signal.ravel()[use], n_bins) / np.bincount(
+            mean = np.bincount(where, frame.signal.ravel()[use], n_bins) / np.bincount(
                 where, weight, n_bins
             )
             deviation = np.bincount(where, (value - mean[where]) ** 2, n_bins) / (pixels - 1)
             if noise is None:
                 return np.full(n_bins, np.nan), pixels
             # Unlike pyFAI's errors this is the unbiased estimate: no floor of one count.
-            photon = np.maximum(raw.ravel()[use], 0) * noise.gain + noise.read_noise**2
+            photon = np.maximum(frame.raw.ravel()[use], 0) * noise.gain + noise.read_noise**2
             counting = np.bincount(where, photon / weight**2, n_bins) / pixels
             return (deviation - counting) / mean**2, pixels

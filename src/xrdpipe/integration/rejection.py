@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
+from xrdpipe.integration.rings import Rings
 from xrdpipe.types import BoolArray
 
 MIN_PIXELS = 8
@@ -54,79 +55,6 @@ class PixelNoise:
 POISSON = PixelNoise()
 
 
-@dataclass(frozen=True)
-class AzimuthalStatistics:
-    """Robust centre and half-widths of the corrected intensity in each bin, shape (bins,)."""
-
-    centre: NDArray[np.float32]
-    lower: NDArray[np.float32]
-    upper: NDArray[np.float32]
-    pixels: NDArray[np.intp]
-
-
-def azimuthal_statistics(
-    value: NDArray[np.float32], bins: NDArray[np.intp], valid: BoolArray, n_bins: int
-) -> AzimuthalStatistics:
-    """Median and half-widths (to the 15.87 % and 84.13 % quantiles) of each bin.
-
-    For a normal distribution both half-widths equal the standard deviation. Spots lift only the
-    upper side, so the lower half-width stays that of the ring under them.
-
-    Parameters
-    ----------
-    value
-        Corrected intensity, shape (pixels,).
-    bins
-        Bin of each pixel, −1 outside, shape (pixels,).
-    valid
-        Pixels to use, shape (pixels,).
-    """
-    use = valid & (bins >= 0)
-    used_bins = bins[use]
-    # One sort of (bin, value) pairs as 64-bit keys: an IEEE float orders like an integer once
-    # the sign is folded. NaN never reaches this point (not valid).
-    raw = value[use].view(np.uint32)
-    ordered = np.where(raw >> 31, ~raw, raw | np.uint32(0x80000000))
-    keys = (used_bins.astype(np.uint64) << np.uint64(32)) | ordered
-    keys.sort()
-    low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    values = np.where(low >> 31, low & np.uint32(0x7FFFFFFF), ~low).view(np.float32)
-    pixels = np.bincount(used_bins, minlength=n_bins)
-    start = np.concatenate([[0], np.cumsum(pixels)[:-1]])
-    filled = pixels > 0
-    last = max(values.size - 1, 0)
-
-    def order_statistic(position: NDArray[np.intp]) -> NDArray[np.float32]:
-        result = np.full(n_bins, np.nan, np.float32)
-        if values.size:
-            result[filled] = values[np.minimum(start + position, last)[filled]]
-        return result
-
-    middle = order_statistic((pixels - 1) // 2) + order_statistic(pixels // 2)
-    centre = np.asarray(middle / 2, np.float32)
-    tail = np.floor(0.1587 * (pixels - 1)).clip(0).astype(np.intp)
-    lower = np.maximum(centre - order_statistic(tail), 0)
-    upper = np.maximum(order_statistic(np.maximum(pixels - 1 - tail, 0)) - centre, 0)
-    return AzimuthalStatistics(centre, lower, upper, pixels)
-
-
-def pixel_reach(bins: NDArray[np.intp], shape: tuple[int, int]) -> int:
-    """Half the radial size of a pixel, in bins, rounded up.
-
-    Parameters
-    ----------
-    bins
-        Bin of each pixel centre, shape (pixels,), −1 outside.
-    """
-    plane = bins.reshape(shape)
-    steps = []
-    for one, other in ((plane[1:], plane[:-1]), (plane[:, 1:], plane[:, :-1])):
-        inside = (one >= 0) & (other >= 0)
-        steps.append(np.abs(one - other)[inside])
-    size = np.concatenate(steps)
-    return int(np.ceil(np.quantile(size, 0.95) / 2)) if size.size else 1
-
-
 def isolated_hot_pixels(
     image: NDArray[np.float32], valid: BoolArray, threshold: float, noise: PixelNoise
 ) -> BoolArray:
@@ -135,29 +63,36 @@ def isolated_hot_pixels(
     Works where a bin has too few pixels for azimuthal statistics.
     """
     shown = np.where(valid, image, -np.inf).astype(np.float32)
+
+    def limit(floor: NDArray[np.float32]) -> NDArray[np.float32]:
+        sigma = np.sqrt(noise.variance(floor))
+        return np.asarray(floor + threshold * sigma + _skew(threshold) * noise.gain, np.float32)
+
+    # Few pixels exceed their left and right neighbours by the factor; only those are looked at.
+    suspect = shown > limit(np.zeros(1, np.float32))
+    suspect[:, 1:] &= shown[:, 1:] > HOT_FACTOR * shown[:, :-1]
+    suspect[:, :-1] &= shown[:, :-1] > HOT_FACTOR * shown[:, 1:]
+    at = np.argwhere(suspect)
     padded = np.pad(shown, 1, constant_values=-np.inf)
-    rows, columns = image.shape
-    highest = np.full(image.shape, -np.inf, np.float32)
-    for dy, dx in _NEIGHBOURS:
-        np.maximum(highest, padded[1 + dy : 1 + dy + rows, 1 + dx : 1 + dx + columns], out=highest)
-    surrounded = np.isfinite(highest)
-    highest[~surrounded] = 0
+    around = at[:, None, :] + 1 + np.asarray(_NEIGHBOURS)
+    highest = padded[around[..., 0], around[..., 1]].max(axis=1, initial=-np.inf)
     floor = np.maximum(highest, 0)
-    limit = floor + threshold * np.sqrt(noise.variance(floor)) + _skew(threshold) * noise.gain
-    return np.asarray(valid & surrounded & (shown > limit) & (shown > HOT_FACTOR * floor), bool)
+    value = shown[at[:, 0], at[:, 1]]
+    hot = np.isfinite(highest) & (value > limit(floor)) & (value > HOT_FACTOR * floor)
+    found = np.zeros(image.shape, bool)
+    found[at[hot, 0], at[hot, 1]] = True
+    return found
 
 
 def robust_outliers(
     image: NDArray[np.float32],
     norm: NDArray[np.float32],
-    bins: NDArray[np.intp],
-    n_bins: int,
+    rings: Rings,
     valid: BoolArray,
     saturated: BoolArray,
     threshold: float,
     halo: int,
     noise: PixelNoise,
-    reach: int = 1,
 ) -> BoolArray:
     """Decide the outliers of one frame, robust from 0.005 to 10⁴ counts per pixel.
 
@@ -166,10 +101,10 @@ def robust_outliers(
     rejected, with the skewness term (t² − 1)/6 of the Poisson quantile (Cornish-Fisher), and
     their neighbours down to 2 standard deviations; (c) saturated pixels with a halo.
 
-    Centre and azimuthal width are the largest within ``reach`` bins: on the flank of a sharp
-    ring a shift of half a pixel, which no calibration excludes, is a factor in intensity, and
-    the brighter pixels there are the ring itself. A bin with more than a quarter of its pixels
-    beyond the threshold lies on the edge of a shadow and is left alone.
+    Centre and azimuthal width are the largest within half a pixel (``rings.reach`` bins): on the
+    flank of a sharp ring a shift of half a pixel, which no calibration excludes, is a factor in
+    intensity, and the brighter pixels there are the ring itself. A bin with more than a quarter
+    of its pixels beyond the threshold lies on the edge of a shadow and is left alone.
 
     Parameters
     ----------
@@ -177,8 +112,8 @@ def robust_outliers(
         Raw values minus dark, shape (rows, columns).
     norm
         Pixel normalisation (flat · solid angle · polarization), same shape.
-    bins
-        Bin of each pixel centre, shape (pixels,), −1 outside.
+    rings
+        Which pixels lie in which bin.
     valid
         Statically valid pixels, same shape as the image.
     saturated
@@ -187,8 +122,6 @@ def robust_outliers(
         In standard deviations.
     halo
         Pixels.
-    reach
-        Bins by which a ring may lie off its calculated place (see :func:`pixel_reach`).
 
     Returns
     -------
@@ -198,28 +131,39 @@ def robust_outliers(
     flat_valid = valid.ravel()
     flat_norm = np.where(norm > 0, norm, 1).ravel().astype(np.float32)
     value = image.ravel() / flat_norm
-    statistics = azimuthal_statistics(value, bins, flat_valid & ~saturated.ravel(), n_bins)
-    inside = flat_valid & (bins >= 0)
-    where = np.maximum(bins, 0)
-    judged = inside & (statistics.pixels >= MIN_PIXELS)[where]
-    size = 2 * reach + 1
+    statistics = rings.statistics(value, flat_valid & ~saturated.ravel())
+    size = 2 * rings.reach + 1
     filled = statistics.pixels > 0
     widths = np.maximum(
         statistics.lower, np.minimum(statistics.upper, SKEW_LIMIT * statistics.lower)
     )
-    centre = maximum_filter1d(np.where(filled, statistics.centre, -np.inf), size)[where]
-    centre[~judged] = 0
-    width = maximum_filter1d(np.where(filled, widths, 0), size)[where]
-    counting = np.sqrt(noise.variance(np.maximum(centre, 0) * flat_norm)) / flat_norm
-    excess = value - centre
-    skew = _skew(threshold) * noise.gain / flat_norm
-    clipped = judged & (excess > np.maximum(threshold * width, threshold * counting + skew))
-    outlying = np.bincount(bins[clipped], minlength=n_bins)
-    judged &= (outlying <= MAX_OUTLYING * statistics.pixels)[where]
-    clipped &= judged
-    rejected = clipped.reshape(image.shape) | isolated_hot_pixels(image, valid, threshold, noise)
-    weak = judged & (excess > GROWTH_THRESHOLD * np.maximum(width, counting))
-    rejected = _grow(rejected, weak.reshape(image.shape), halo)
+    centre = maximum_filter1d(np.where(filled, statistics.centre, -np.inf), size)
+    width = maximum_filter1d(np.where(filled, widths, 0), size)
+    judged = statistics.pixels >= MIN_PIXELS
+
+    # Exact limits are computed only for pixels above the lowest limit that their bin can have:
+    # two widths, or two counting widths at the largest normalisation.
+    top = float(flat_norm.max(initial=1e-6))
+    expected = np.maximum(np.where(judged, centre, 0), 0) * top
+    fewest = np.sqrt(noise.variance(expected.astype(np.float32))) / top
+    lowest = centre + 0.999 * GROWTH_THRESHOLD * np.maximum(width, fewest)
+    lowest = np.append(np.where(judged, lowest, np.inf), np.inf).astype(np.float32)
+    at = np.flatnonzero(flat_valid & (value > lowest[rings.bins]))  # bin −1 is the last entry
+    where = rings.bins[at]
+    pixel_norm = flat_norm[at]
+    counting = np.sqrt(noise.variance(np.maximum(centre[where], 0) * pixel_norm)) / pixel_norm
+    skew = _skew(threshold) * noise.gain / pixel_norm
+    excess = value[at] - centre[where]
+    beyond = excess > np.maximum(threshold * width[where], threshold * counting + skew)
+    outlying = np.bincount(where[beyond], minlength=rings.count)
+    clipped = (outlying <= MAX_OUTLYING * statistics.pixels)[where]
+    rejected = isolated_hot_pixels(image, valid, threshold, noise)
+    rejected.ravel()[at[beyond & clipped]] = True
+    weak = np.zeros(image.shape, bool)
+    weak.ravel()[at[clipped & (excess > GROWTH_THRESHOLD * np.maximum(width[where], counting))]] = (
+        True
+    )
+    rejected = _grow(rejected, weak, halo)
     if saturated.any():
         rejected |= _dilate(saturated, halo)
     return np.asarray(rejected & valid, bool)
@@ -229,8 +173,7 @@ def sigma_clip_outliers(
     image: NDArray[np.float32],
     norm: NDArray[np.float32],
     variance: NDArray[np.float32] | None,
-    bins: NDArray[np.intp],
-    n_bins: int,
+    rings: Rings,
     valid: BoolArray,
     threshold: float,
     cycles: int = 5,
@@ -250,6 +193,7 @@ def sigma_clip_outliers(
     BoolArray
         True = rejected, shape (rows, columns).
     """
+    bins, n_bins = rings.bins, rings.count
     use = np.flatnonzero(valid.ravel() & (bins >= 0) & (norm.ravel() > 0))
     use = use[np.argsort(bins[use], kind="stable")]  # bin by bin, in pyFAI's order of pixels
     where = bins[use]
