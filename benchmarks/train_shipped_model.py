@@ -23,7 +23,7 @@ NOTES = (
     "patterns only. The wavelength 0.4959 Å (25 keV) is an assumption: the published experiment "
     "does not state it. The atom positions of bastnaesite-(La) are a model (see its CIF). "
     "'Present' means visible: a phase below the detection limit of a pattern is not judged in "
-    "training. Rhenium as a trace (1 % of the strongest line or less) counts as absent."
+    "training. Rhenium as a trace (3 % of the strongest line or less) counts as absent."
 )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from known_frames import SHAPE, geometry_of, rings, write_image, write_poni
+from known_frames import geometry_of, rings, write_image, write_poni
 from xrdpipe.integration.geometry import Geometry
 
 
@@ -38,6 +38,3 @@ def scan(tmp_path, geometry) -> Path:
         image = rng.poisson(rings(geometry.two_theta, height=40.0 * number))
         write_image(folder / f"frame_{number:04d}.tif", image.astype(np.int32))
     return folder
-
-
-__all__ = ["SHAPE"]

@@ -21,6 +21,8 @@ with quiet():
 LIMIT = 1e-6
 """Of max(|I|, sigma): decision 5."""
 
+TOP = 2**32 - 1
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
@@ -135,6 +137,18 @@ def test_every_dtype_with_its_sentinels(reference, geometry, frame, dtype, engin
     results = integrate_both(reference, geometry, image, engine=engine, sentinels=kind.sentinels)
     assert_equal(results)
     assert np.nanmax(results["unmasked"][0]) < 200
+
+
+@pytest.mark.parametrize("splitting", ["no", "bbox", "full"])
+@pytest.mark.parametrize("dead", [0.9, 0.999])
+def test_bins_that_hardly_have_a_pixel_left(reference, geometry, frame, splitting, dead):
+    image = frame.astype(np.uint32)
+    image[np.random.default_rng(3).random(SHAPE) < dead] = TOP
+    options = {"sentinels": (float(TOP),), "splitting": splitting}
+    for binning in (("2theta", None, None), ("2theta", 100, None)):
+        assert_equal(
+            integrate_both(reference, geometry, image, scale=0.37, binning=binning, **options)
+        )
 
 
 @pytest.mark.parametrize("engine", ["matrix", "pyfai"])

@@ -277,7 +277,8 @@ def test_excess_variance_of_a_known_modulation(geometry):
 def test_spottiness_is_nan_where_a_bin_has_too_few_pixels(geometry, frame):
     reduce = reducer(geometry, FEW, spottiness=True)
     row = reduce.reduce(frame).rows["masked"]
-    pixels = np.bincount(reduce._rings.bins[reduce._rings.bins >= 0], minlength=reduce.binning.count)
+    bins = reduce._rings.bins
+    pixels = np.bincount(bins[bins >= 0], minlength=reduce.binning.count)
     for name in ("spottiness", "azimuthal_excess_variance"):
         np.testing.assert_array_equal(np.isnan(row[name]), pixels < 30)
     assert 0.01 < np.mean(pixels >= 30) < 0.9

@@ -42,7 +42,7 @@ def test_clear_patterns_get_clear_answers(card):
     probability, _ = model.predict(batch.intensity, batch.coverage)
     judged = batch.presence >= 0
     right = (probability >= 0.5) == (batch.presence == 1)
-    assert right[judged].mean() > 0.97
+    assert right[judged].mean() > 0.95
 
 
 def test_other_phases_and_empty_patterns_are_not_taken_for_ours(card):

@@ -127,10 +127,11 @@ class Hdf5Series:
         self._where: list[tuple[str, tuple[int, ...]]] = []
         self.shape = (0, 0)
         self.dtype = np.dtype("u4")
-        next_index = 0
         found = [self._dataset(name) for name in names]
-        # In a master file the place of a frame is its number; missing files are counted too.
+        # In a master file the place of a frame is its number, from 1 as DECTRIS counts; missing
+        # files are counted too.
         self.numbered = not given and _EIGER_DATA.search(names[0]) is not None
+        next_index = 1 if self.numbered else 0
         for number, (name, data) in enumerate(zip(names, found, strict=True)):
             if data is None:
                 if given:
@@ -149,7 +150,7 @@ class Hdf5Series:
                 self.shape, self.dtype = shape, data.dtype
             start = data.attrs.get("image_nr_low")
             if start is not None:
-                next_index, self.numbered = int(start) - 1, True
+                next_index, self.numbered = int(start), True
             for place, position in enumerate(np.ndindex(*data.shape[:-2])):
                 self._where.append((name, position))
                 records.append(
@@ -218,7 +219,7 @@ def _frames_missing(found: list[h5py.Dataset | None], number: int, next_index: i
     """
     after = found[number + 1] if number + 1 < len(found) else None
     if after is not None and "image_nr_low" in after.attrs:
-        return max(int(after.attrs["image_nr_low"]) - 1 - next_index, 0)
+        return max(int(after.attrs["image_nr_low"]) - next_index, 0)
     full = next((data for data in found if data is not None), None)
     return 1 if full is None else int(np.prod(full.shape[:-2], dtype=np.int64))
 

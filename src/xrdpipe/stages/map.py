@@ -22,7 +22,7 @@ from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.scan import place_frames
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
-from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks
+from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
@@ -209,7 +209,7 @@ def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, 
         "stage": "map",
         "options": resolved,
         "variant": source.variant,
-        "patterns": json.loads(source.run_key() or "null") or str(source.path),
+        "patterns": source.run_key() or without_key(source.path),
         "model": model_hash,
         "versions": software_versions(),
     }

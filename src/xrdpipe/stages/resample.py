@@ -57,7 +57,7 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
             "grid": [grid.start, grid.stop, grid.step, grid.wavelength],
             "method": config.method,
             "variant": source.variant,
-            "patterns": source.run_key() or _without_key(config.patterns),
+            "patterns": source.run_key() or without_key(config.patterns),
             "versions": software_versions(),
         }
         if already_done(output, key, KEY_PATH, config.restart):
@@ -88,7 +88,7 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
         )
 
 
-def _without_key(path: Path) -> list[Any]:
+def without_key(path: Path) -> list[Any]:
     """Identifies a patterns file that xrdpipe did not write."""
     stat = path.stat()
     return [path.name, stat.st_size, stat.st_mtime_ns]
