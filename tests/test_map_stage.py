@@ -1,0 +1,275 @@
+"""``xrdpipe map`` on patterns files: what is written, what is lost, what must not matter."""
+
+from __future__ import annotations
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from silx.io.nxdata import NXdata, get_default
+
+import xrdpipe
+from h5compare import content, differences
+from xrdpipe.crystal import load_phase
+from xrdpipe.errors import InputError, OptionError, OutputExistsError
+from xrdpipe.nn.model_folder import find_model, phase_library, read_card
+from xrdpipe.phases import distractor_phases
+from xrdpipe.schema import FrameStatus, PixelStatus
+from xrdpipe.synthesis.patterns import draw_patterns
+from xrdpipe.synthesis.recipe import Recipe
+from xrdpipe.types import Progress
+
+NY, NX = 3, 4
+CLEAR = Recipe(
+    fraction=(0.3, 1.0),
+    grains=(3e4, 3e5),
+    counts=(1.5, 3.0),
+    line_to_background=(3.0, 10.0),
+    cut_probability=0.0,
+    gap_probability=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def card():
+    return read_card(find_model())
+
+
+@pytest.fixture(scope="module")
+def batch(card):
+    return draw_patterns(phase_library(find_model()), (), card.grid, CLEAR, 0, 300, seed=3)
+
+
+def write_patterns(path, two_theta, intensity, wavelength, status=None, coverage=None):
+    """A patterns file as another program may write it."""
+    with h5py.File(path, "w") as file:
+        data = file.create_group("entry/data")
+        data.attrs.update({"signal": "I", "NX_class": "NXdata"})
+        data["I"] = np.asarray(intensity, np.float32)
+        data["radial_axis"] = two_theta
+        data["radial_axis"].attrs["units"] = "degrees"
+        if coverage is not None:
+            data["coverage"] = coverage
+        file["entry/instrument/monochromator/wavelength"] = wavelength
+        file["entry/polarization_applied"] = True
+        file["entry/reduction/input/polarization_factor"] = 0.99
+        if status is not None:
+            file["entry/frames/status"] = np.asarray(status, np.uint8)
+    return path
+
+
+@pytest.fixture
+def patterns(tmp_path, batch, card):
+    """Twelve clear patterns; frame 5 was corrupt, frame 7 covers a tenth of the grid."""
+    intensity = batch.intensity[: NY * NX].copy()
+    coverage = batch.coverage[: NY * NX].copy()
+    status = np.full(NY * NX, FrameStatus.OK)
+    intensity[5], status[5] = np.nan, FrameStatus.CORRUPT
+    intensity[7, 190:] = np.nan
+    return write_patterns(
+        tmp_path / "p.h5", card.grid.two_theta, intensity, card.wavelength, status, coverage
+    )
+
+
+def map_of(patterns, output, **options):
+    return xrdpipe.map(
+        patterns=str(patterns), output=output, scan_shape=f"{NY}x{NX}", png=False, **options
+    )
+
+
+def probability(path):
+    with h5py.File(path) as file:
+        return file["entry/phase_map/presence/probability"][()]
+
+
+def test_a_lost_frame_costs_its_pixel_and_says_why(patterns, tmp_path, card, batch):
+    outcome = map_of(patterns, tmp_path / "m.h5")
+    assert outcome.lost == 1
+    with h5py.File(tmp_path / "m.h5") as file:
+        group = file["entry/phase_map"]
+        names = [name.decode() for name in group["phase_names"][()]]
+        assert names == ["bastnaesite-(La)", "calcite", "rhenium"]
+        status = group["status"][()]
+        assert status[1, 1] == FrameStatus.CORRUPT
+        assert status[1, 3] == PixelStatus.OUTSIDE_GRID
+        bad = status != FrameStatus.OK
+        assert bad.sum() == 2
+        assert (group["winner/phase_id"][()][bad] == -1).all()
+        assert (group["presence/decision"][()][:, bad] == -1).all()
+        assert np.isnan(group["presence/probability"][()][:, bad]).all()
+        decision = group["presence/decision"][()].reshape(3, -1)
+        truth = batch.presence[: NY * NX].T
+        judged = (truth >= 0) & ~bad.ravel()
+        assert (decision == truth)[judged].mean() > 0.9  # chance is 0.5
+        assert file["entry/mapping/frame_index"][()].tolist() == [
+            [0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]  # fmt: skip
+
+
+def test_viewers_show_the_map_first(patterns, tmp_path):
+    map_of(patterns, tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        default = get_default(file)
+        assert default.group.name == "/entry/phase_map/co_occurrence"
+        assert default.is_valid
+        assert default.signal.shape == (NY, NX)
+        found = []
+
+        def check(name, item):
+            if isinstance(item, h5py.Group) and item.attrs.get("NX_class") == "NXdata":
+                assert NXdata(item).is_valid, name
+                found.append(name)
+
+        file.visititems(check)
+        assert len(found) == 3
+    assert xrdpipe.validate(file=tmp_path / "m.h5").summary.endswith("valid map file.")
+
+
+def test_the_link_to_the_patterns_moves_with_the_folder(patterns, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.move(patterns, home / "p.h5")
+    map_of(home / "p.h5", home / "maps" / "m.h5")
+    shutil.move(home, tmp_path / "elsewhere")
+    with h5py.File(tmp_path / "elsewhere" / "maps" / "m.h5") as file:
+        assert file["entry/patterns/data/I"].shape[0] == NY * NX
+
+
+def test_maps_go_back_into_the_patterns_file(patterns, tmp_path):
+    before = content(patterns)
+    map_of(patterns, tmp_path / "m.h5")
+    map_of(patterns, patterns)
+    after = content(patterns)
+    assert {name: after[name] for name in before} == before
+    assert np.array_equal(probability(patterns), probability(tmp_path / "m.h5"), equal_nan=True)
+    map_of(patterns, patterns, variant=None, prior=0.2)  # a second map replaces the first
+    assert not np.array_equal(probability(patterns), probability(tmp_path / "m.h5"), equal_nan=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"p.h5", "m.h5"}
+
+
+def test_resampling_first_gives_the_same_bits(patterns, tmp_path, card):
+    """Decision 10: the stage of its own and the map's own resampling are one function."""
+    with h5py.File(patterns, "r+") as file:  # off the grid by a third of a step
+        file["entry/data/radial_axis"][...] = card.grid.two_theta + 0.0033
+    xrdpipe.resample(patterns=patterns, model="hydrothermal-dac", output=tmp_path / "r.h5")
+    map_of(tmp_path / "r.h5", tmp_path / "a.h5", with_patterns=True)
+    map_of(patterns, tmp_path / "b.h5", with_patterns=True)
+    same = differences(
+        tmp_path / "a.h5", tmp_path / "b.h5",
+        ignore=("run_key", "config_json", "uuid", "title", "/entry/patterns", "model/", "date"),
+    )  # fmt: skip
+    assert same == []
+
+
+def test_rows_do_not_depend_on_their_company(tmp_path, batch, card):
+    """300 rows at once, or 20 of them alone: the blocks of inference are padded (decision 22)."""
+    whole = write_patterns(
+        tmp_path / "all.h5", card.grid.two_theta, batch.intensity, card.wavelength
+    )
+    few = write_patterns(
+        tmp_path / "few.h5", card.grid.two_theta, batch.intensity[:20], card.wavelength
+    )
+    xrdpipe.map(patterns=str(whole), output=tmp_path / "a.h5", png=False)
+    xrdpipe.map(patterns=str(few), output=tmp_path / "b.h5", png=False)
+    assert np.array_equal(probability(tmp_path / "a.h5")[:, :, :20], probability(tmp_path / "b.h5"))
+
+
+def test_another_wavelength_reaches_the_same_answer(tmp_path, batch, card):
+    """The same structure measured at 0.42 Å: angles differ, sin θ / λ does not."""
+    sine = np.sin(np.radians(card.grid.two_theta) / 2) * 0.42 / card.wavelength
+    at_042 = np.degrees(2 * np.arcsin(sine))
+    axis = np.arange(at_042[0], at_042[-1], 0.004)
+    converted = [np.interp(axis, at_042, row) for row in batch.intensity[:60]]
+    path = write_patterns(tmp_path / "p.h5", axis, converted, 0.42)
+    same = write_patterns(
+        tmp_path / "q.h5", card.grid.two_theta, batch.intensity[:60], card.wavelength
+    )
+    notes = []
+    xrdpipe.map(
+        patterns=str(path),
+        output=tmp_path / "a.h5",
+        png=False,
+        progress=Progress(note=notes.append),
+    )
+    xrdpipe.map(patterns=str(same), output=tmp_path / "b.h5", png=False)
+    here, there = probability(tmp_path / "a.h5"), probability(tmp_path / "b.h5")
+    assert ((here >= 0.5) == (there >= 0.5)).mean() > 0.97
+    assert any("equal sin θ / λ" in note for note in notes)
+
+
+def test_a_phase_without_a_line_in_range_is_undetermined(tmp_path, batch, card):
+    """Decision 13: not 'absent'. The grid's upper part holds no strong line of bastnaesite."""
+    intensity = batch.intensity[:6].copy()
+    first = round((14.2 - card.grid.start) / card.grid.step)
+    intensity[:, :first] = np.nan
+    path = write_patterns(tmp_path / "p.h5", card.grid.two_theta, intensity, card.wavelength)
+    xrdpipe.map(patterns=str(path), output=tmp_path / "m.h5", png=False)
+    strongest = {phase.name: max(phase.strongest) for phase in card.phases}
+    with h5py.File(tmp_path / "m.h5") as file:
+        decision = file["entry/phase_map/presence/decision"][()][:, 0]
+        winner = file["entry/phase_map/winner/phase_id"][()][0]
+    for k, name in enumerate(card.phase_names):
+        assert (decision[k] == -1).all() == (strongest[name] < 14.2), name
+    assert not (winner == -2).any()  # 'none present' cannot be said
+    assert (decision == -1).any()
+
+
+def test_prior_shifts_the_log_odds_and_is_recorded(patterns, tmp_path):
+    map_of(patterns, tmp_path / "a.h5")
+    map_of(patterns, tmp_path / "b.h5", prior=[0.1, 0.5, 0.9])
+    before, after = probability(tmp_path / "a.h5"), probability(tmp_path / "b.h5")
+
+    def odds(p):
+        return np.log(p) - np.log1p(-p)
+
+    inside = np.isfinite(before) & (before > 1e-3) & (before < 1 - 1e-3)
+    assert inside.any(axis=(1, 2)).all()
+    for k, expected in enumerate([np.log(0.1 / 0.9), 0.0, np.log(9)]):
+        old, new = before[k][inside[k]].astype(float), after[k][inside[k]].astype(float)
+        assert np.allclose(odds(new) - odds(old), expected, atol=1e-2)
+    with h5py.File(tmp_path / "b.h5") as file:
+        assert file["entry/phase_map/model/prior"][()].tolist() == [0.1, 0.5, 0.9]
+    with pytest.raises(OptionError, match="has 2 values, model hydrothermal-dac has 3 phases"):
+        map_of(patterns, tmp_path / "c.h5", prior=[0.1, 0.2])
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_any_number_of_phases(tmp_path, count):
+    """K = 1 and K = 20 through train and map."""
+    cifs = list(distractor_phases().values())[:count]
+    model = xrdpipe.train(
+        cif=cifs, wavelength=0.4, recipe="train-tiny", grid="4:16:0.02", output=tmp_path / "model"
+    ).path
+    card = read_card(model)
+    random = np.random.default_rng(0)
+    path = write_patterns(
+        tmp_path / "p.h5", card.grid.two_theta, random.poisson(20, (6, card.grid.size)), 0.4
+    )
+    xrdpipe.map(patterns=str(path), model=str(model), scan_shape="2x3", output=tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        group = file["entry/phase_map"]
+        names = [name.decode() for name in group["phase_names"][()]]
+        assert names == [load_phase(cif).name for cif in cifs]
+        assert group["presence/probability"].shape == (count, 2, 3)
+        present = group["presence/decision"][()] == 1
+        weight = (2 ** np.arange(count))[:, None, None]
+        assert np.array_equal(group["co_occurrence/combination"][()], (present * weight).sum(0))
+    assert (tmp_path / "m.png").stat().st_size > 5000
+    assert xrdpipe.validate(file=model).summary.endswith("valid model folder 'model'.")
+
+
+def test_refusals(patterns, tmp_path, card):
+    map_of(patterns, tmp_path / "m.h5")
+    assert "already done" in map_of(patterns, tmp_path / "m.h5").summary
+    with pytest.raises(OutputExistsError, match=r"prior.*use --restart"):
+        map_of(patterns, tmp_path / "m.h5", prior=0.3)
+    with pytest.raises(InputError, match="12 frames do not fit the scan shape 3x3"):
+        xrdpipe.map(patterns=str(patterns), scan_shape="3x3", output=tmp_path / "n.h5")
+    with pytest.raises(InputError, match="give --poni"):
+        xrdpipe.map(patterns=str(tmp_path), output=tmp_path / "n.h5")
+    short = write_patterns(
+        tmp_path / "short.h5", np.arange(30, 60, 0.01), np.ones((2, 3000)), card.wavelength
+    )
+    with pytest.raises(InputError, match=r"does not cover the grid 5-24° step 0.01°"):
+        xrdpipe.map(patterns=str(short), output=tmp_path / "n.h5")
+    assert not list(tmp_path.glob("n.*"))
