@@ -528,6 +528,7 @@ def monitored(tmp_path, scan, **options):
             "flags": entry["frames/flags"][()].tolist(),
             "reason": [r.decode() for r in entry["frames/reason"][()]],
             "monitor": entry["monitor/data"][()] if "monitor" in entry else None,
+            "error": entry["monitor/relative_error"][()] if "monitor" in entry else None,
         }
 
 
@@ -558,6 +559,8 @@ def test_monitors_divide_and_zero_is_never_one(tmp_path, geometry, origin):
     plain = monitored(tmp_path, folder)
     result = monitored(tmp_path, folder, monitor=reference)
     np.testing.assert_array_equal(result["monitor"], COUNTS)
+    np.testing.assert_allclose(result["error"][[0, 3]], [2000**-0.5, 10**-0.5])
+    assert np.isnan(result["error"][4])
     ok, skipped = FrameStatus.OK, FrameStatus.SKIPPED
     assert result["status"] == [ok, ok, ok, ok, skipped, ok]
     low = int(FrameFlag.LOW_MONITOR)

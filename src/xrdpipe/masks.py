@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +50,9 @@ def gap_agreement(image: BoolArray, gaps: BoolArray) -> float:
 
 def shipped_folder(kind: str) -> Path:
     """The folder of shipped ``masks`` or ``pipelines``: in the wheel, or in the checkout."""
-    package = {"masks": "xrdpipe.masks_shipped", "pipelines": "xrdpipe.pipelines"}[kind]
-    try:
-        return Path(str(files(package)))
-    except (ModuleNotFoundError, TypeError):
-        return Path(__file__).parents[2] / kind
+    package = Path(__file__).parent
+    installed = package / {"masks": "masks_shipped", "pipelines": "pipelines"}[kind]
+    return installed if installed.is_dir() else package.parents[1] / kind
 
 
 def shipped_masks() -> dict[str, Path]:

@@ -148,6 +148,8 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
                 dataset[where] = rows[name]
             if monitor is not None:
                 monitor[where] = rows["monitor"]
+                counted = np.where(rows["monitor"] > 0, rows["monitor"], np.nan)
+                entry["monitor/relative_error"][where] = 1 / np.sqrt(counted)
 
 
 def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
@@ -183,6 +185,12 @@ def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
         put(monitor, "mode", "monitor")
         put(monitor, "data", np.full(len(header.records), np.nan), long_name=header.monitor_name)
         put(monitor, "reference", float(header.monitor_reference or 1.0))
+        put(
+            monitor,
+            "relative_error",
+            np.full(len(header.records), np.nan),
+            long_name="1/sqrt(monitor), if it counts photons; common to all bins, not in I_errors",
+        )
     reduction = new_group(entry, "reduction", "NXprocess")
     put(reduction, "program", "xrdpipe")
     put(reduction, "version", __version__)
