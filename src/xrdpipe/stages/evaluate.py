@@ -22,7 +22,11 @@ def run(config: EvaluateConfig, progress: Progress) -> Outcome:
     scores = evaluate_maps(config.map, config.truth)
     progress.advance(1)
     progress.done()
-    summary = json.dumps(scores, indent=2) if config.json else score_table(scores)
+    summary = (
+        json.dumps(scores, indent=2)
+        if config.json
+        else f"{config.map} against {config.truth}\n{score_table(scores)}"
+    )
     return Outcome(path=config.map, summary=summary, details=scores)
 
 
