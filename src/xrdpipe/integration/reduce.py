@@ -291,13 +291,11 @@ class FrameReducer:
         if settings.engine == "pyfai" or settings.error_model == "azimuthal":
             intensity, errors = self._integrate_by_pyfai(frame, kept)
         else:
+            intensity, norm = self._mean(frame, good, sums)
             errors = None
-            with np.errstate(divide="ignore", invalid="ignore"):
-                norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
-                intensity = (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm
-                if settings.error_model == "poisson" and settings.noise is not None:
-                    variance = settings.noise.variance(frame.raw).ravel()
-                    errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / norm
+            if settings.error_model == "poisson" and settings.noise is not None:
+                variance = settings.noise.variance(frame.raw).ravel()
+                errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / norm
         row = {
             "I": intensity.astype(np.float32),
             "coverage": np.clip(sums.solid_angle / self._ring, 0, 1).astype(np.float32),
@@ -380,8 +378,8 @@ class FrameReducer:
     ) -> None:
         """Add spottiness and azimuthal excess variance (decision 6) to every variant."""
         static = frame.valid["masked"]
-        full = self._mean(frame, static)
-        clean = rows["masked"]["I"] if "masked" in rows else self._mean(frame, kept)
+        full = self._plain_mean(frame, static)
+        clean = rows["masked"]["I"] if "masked" in rows else self._plain_mean(frame, kept)
         excess, pixels = self._excess_variance(frame, static)
         few = pixels < MIN_EXCESS_PIXELS
         spottiness = np.where(few, np.nan, full - clean).astype(np.float32)
@@ -390,14 +388,18 @@ class FrameReducer:
             row["spottiness"] = spottiness
             row["azimuthal_excess_variance"] = excess.astype(np.float32)
 
-    def _mean(self, frame: _Frame, kept: BoolArray) -> NDArray[np.float32]:
-        """Mean per pixel of a part of the masked variant's pixels, without errors."""
-        good = kept.ravel()
-        sums = self._dynamic_sums("masked", good)
+    def _mean(
+        self, frame: _Frame, good: BoolArray, sums: _Sums
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean per pixel over ``good`` pixels, and its denominators; NaN without pixels."""
+        norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
-            mean = (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm
-        return np.asarray(mean, np.float32)
+            return (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm, norm
+
+    def _plain_mean(self, frame: _Frame, kept: BoolArray) -> NDArray[np.float32]:
+        """Mean over a part of the masked variant's pixels, as stored."""
+        good = kept.ravel()
+        return self._mean(frame, good, self._dynamic_sums("masked", good))[0].astype(np.float32)
 
     def _excess_variance(
         self, frame: _Frame, valid: BoolArray
