@@ -36,7 +36,8 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     rows = -(-n_panels // columns)
     ny, nx = phase_map.scan.shape
     width = 3.4
-    height = width * float(np.clip(ny / nx, 0.3, 2.0)) + 0.9
+    # The axes take about three quarters of a column; titles and labels the rest of the height.
+    height = 0.72 * width * float(np.clip(ny / nx, 0.3, 2.0)) + 1.1
     figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     colors = mpl.colormaps["viridis"].with_extremes(bad=NO_DATA_COLOR)
