@@ -42,10 +42,10 @@ def without_measurement(image: NDArray[Any], sentinels: Sequence[float]) -> Bool
     return invalid
 
 
-def gap_agreement(image: BoolArray, gaps: BoolArray) -> float:
-    """Fraction of the gap pixels that the frame itself marks as without measurement, 0-1."""
-    expected = int(gaps.sum())
-    return float((image & gaps).sum() / expected) if expected else float("nan")
+def fraction_inside(part: BoolArray, whole: BoolArray) -> float:
+    """Fraction of the pixels of ``part`` that lie in ``whole``, 0-1; NaN for an empty part."""
+    count = int(part.sum())
+    return float((part & whole).sum() / count) if count else float("nan")
 
 
 def shipped_folder(kind: str) -> Path:

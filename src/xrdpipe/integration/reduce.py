@@ -172,9 +172,7 @@ class FrameReducer:
             self._matrix @ self.static_valid[variant].ravel().astype(np.float64), np.float32
         )
 
-    def reduce(
-        self, image: NDArray[Any], scale: float = 1.0, dead: BoolArray | None = None
-    ) -> ReducedFrame:
+    def reduce(self, image: NDArray[Any], scale: float = 1.0) -> ReducedFrame:
         """Integrate one oriented frame.
 
         Parameters
@@ -183,8 +181,6 @@ class FrameReducer:
             Shape (rows, columns), native dtype.
         scale
             Normalisation factor of the frame: monitor / reference.
-        dead
-            Further pixels without measurement, in this frame.
 
         Raises
         ------
@@ -192,7 +188,7 @@ class FrameReducer:
             With status EMPTY if no valid pixel holds anything but zero.
         """
         settings = self.settings
-        frame = self._prepare(image, scale, dead)
+        frame = self._prepare(image, scale)
         valid, saturated = frame.valid, frame.saturated
         if not frame.raw.any():
             raise FrameError(FrameStatus.EMPTY, "every valid pixel is zero")
@@ -224,14 +220,12 @@ class FrameReducer:
 
     def masked_pixels(self, image: NDArray[Any], scale: float = 1.0) -> BoolArray:
         """The complete mask the masked variant of this frame is integrated with."""
-        frame = self._prepare(image, scale, None)
+        frame = self._prepare(image, scale)
         return ~frame.valid["masked"] | frame.saturated | self._rejected(frame)
 
-    def _prepare(self, image: NDArray[Any], scale: float, dead: BoolArray | None) -> _Frame:
+    def _prepare(self, image: NDArray[Any], scale: float) -> _Frame:
         """What every later step needs of a frame."""
         invalid = self.sentinel_pixels(image)
-        if dead is not None:
-            invalid |= dead
         valid = {name: good & ~invalid for name, good in self.static_valid.items()}
         limit = self.settings.saturation
         saturated = np.zeros(image.shape, bool) if limit is None else image >= limit

@@ -17,7 +17,7 @@ from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
 from xrdpipe.integration.orientation import best_orientation
-from xrdpipe.masks import gap_agreement, without_measurement
+from xrdpipe.masks import fraction_inside, without_measurement
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.integrate import describe_pixels, first_frame
 from xrdpipe.store.validate import describe
@@ -164,7 +164,7 @@ def _orientation(
     }
     if dead.any() and reference.any():
         # How much of the frame's own gaps the reference covers.
-        covered = {flip: gap_agreement(reference, image) for flip, image in flips.items()}
+        covered = {flip: fraction_inside(image, reference) for flip, image in flips.items()}
         best = max(covered, key=lambda flip: covered[flip])
         lines.append(
             f"  gaps        {covered[config.flip]:.1%} of the frame's dead pixels lie in the {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -320,8 +321,6 @@ def _header(
 
 def _relative(source: FrameSource) -> tuple[Any, ...]:
     """Records with file names relative to their common folder."""
-    import dataclasses
-
     files = [os.path.abspath(record.file) for record in source.records]  # noqa: PTH100 - h5::path
     common = os.path.dirname(files[0].split("::")[0])  # noqa: PTH120
     if len({os.path.dirname(file.split("::")[0]) for file in files}) > 1:  # noqa: PTH120
@@ -342,8 +341,6 @@ def _with_key(
     monitor: NDArray[np.float64] | None,
 ) -> PatternsHeader:
     """Add the key of decision 21: what the numbers depend on, contents by hash."""
-    import dataclasses
-
     options = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     key = {
         "stage": "integrate",

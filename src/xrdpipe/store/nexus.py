@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import uuid
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,6 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
     try:
         with h5py.File(output, "r", locking=False) as file:
             if key_path in file:
-                import json
-
                 old = json.loads(text(file[key_path]))
     except (OSError, ValueError):
         old = None
@@ -133,8 +132,6 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
             f"{output} exists and was not made by this command; use --restart to replace it, "
             "or another --output."
         )
-    import json
-
     difference = first_difference(old, json.loads(json.dumps(key, default=str)))
     if difference:
         raise OutputExistsError(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.synthesis.generator import GP_RANK, Generator
-from xrdpipe.synthesis.peaks import Profile, Shift, log_uniform, render
+from xrdpipe.synthesis.peaks import Profile, Shift, log_uniform, log_uniform_many, render
 
 
 def draw_coverage(generator: Generator, random: np.random.Generator) -> NDArray[np.float64]:
@@ -87,10 +87,10 @@ def draw_spots(
     height[len(known) :] *= 0.1  # stray grains are weaker than anvils
     width = profile.width * np.exp(random.uniform(-0.7, 0.9, len(position)))
     glare = random.random(len(known)) < recipe.halo_probability
-    halo_height = height[: len(known)] * _log_uniform(random, recipe.halo_height, len(known))
-    halo_width = _log_uniform(random, recipe.halo_width, len(known))
+    halo_height = height[: len(known)] * log_uniform_many(random, recipe.halo_height, len(known))
+    halo_width = log_uniform_many(random, recipe.halo_width, len(known))
     if masked:
-        left = _log_uniform(random, recipe.halo, len(position))
+        left = log_uniform_many(random, recipe.halo, len(position))
         height = height * left
         width = width * random.uniform(1.0, 4.0, len(position))
         # Rejection follows the halo down to its own threshold: little of it stays.
@@ -121,20 +121,13 @@ def draw_hot_pixels(
     if not number or not ring.any():
         return towers
     place = random.choice(len(two_theta), size=number, p=ring / ring.sum())
-    height = _log_uniform(random, recipe.hot_height, number)
+    height = log_uniform_many(random, recipe.hot_height, number)
     # A pixel seen along its diagonal is up to √2 wide.
     width = pixel * random.uniform(1.0, 1.41, number)
     for at, counts, wide in zip(place, height, width, strict=True):
         inside = np.abs(two_theta - two_theta[at]) <= wide / 2
         towers[inside] += counts * pixel / np.radians(360 * ring[at])
     return towers
-
-
-def _log_uniform(
-    random: np.random.Generator, limits: tuple[float, float], count: int
-) -> NDArray[np.float64]:
-    low, high = np.log(limits)
-    return np.asarray(np.exp(random.uniform(low, high, count)), np.float64)
 
 
 def draw_ripple(random: np.random.Generator, size: int, length: int) -> NDArray[np.float64]:

@@ -26,6 +26,12 @@ def log_uniform(random: np.random.Generator, limits: Range) -> float:
     return float(np.exp(random.uniform(np.log(limits[0]), np.log(limits[1]))))
 
 
+def log_uniform_many(random: np.random.Generator, limits: Range, count: int) -> NDArray[np.float64]:
+    """``count`` numbers, log-uniform between two positive limits."""
+    low, high = np.log(limits)
+    return np.asarray(np.exp(random.uniform(low, high, count)), np.float64)
+
+
 @dataclass(frozen=True)
 class Profile:
     """Widths of the instrument: FWHM in degrees, its growth with tan θ, Lorentzian part."""
