@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).parents[1] / "src" / "xrdpipe"
 
 LAYERS = [
     {"errors", "types", "schema", "config", "quiet", "__init__"},
-    {"masks", "resampling", "scan", "maps", "crystal", "channels", "metrics", "phases", "models"},
+    {
+        "masks",
+        "resampling",
+        "scan",
+        "scan_grid",
+        "maps",
+        "crystal",
+        "channels",
+        "metrics",
+        "phases",
+        "models",
+    },
     {"frames", "integration"},
     {"synthesis"},
     {"nn"},

@@ -105,7 +105,7 @@ INTEGRATE = {
         "dark frame small_mask.npy has",
     ),
     "flat missing": (["scan"], {"flat": "nothing.npy"}, "flat field nothing.npy does not exist"),
-    "unknown monitor": (["scan"], {"monitor": "I0"}, "monitor 'I0' is not in the headers"),
+    "unknown monitor": (["scan"], {"monitor": "I0"}, "monitor 'I0' is not in the metadata"),
     "empty radial range": (["scan"], {"radial-range": ("9", "3")}, "radial range 9 3 is empty"),
     "radial range beside": (["scan"], {"radial-range": ("60", "70")}, "lies outside the detector"),
     "radial range of a point": (["scan"], {"radial-range": ("5", "5.001")}, "narrower than a bin"),
@@ -345,7 +345,7 @@ def test_a_corrupt_chunk_costs_its_frame(tmp_path, geometry, poni, compression):
     assert_one_row_lost(tmp_path / "bad.h5", tmp_path / "good.h5", 2, FrameStatus.CORRUPT)
 
 
-def test_a_virtual_dataset_without_its_source_is_empty_not_zero(tmp_path, geometry, poni):
+def test_a_virtual_dataset_without_its_source_is_missing_not_zero(tmp_path, geometry, poni):
     images = [np.random.default_rng(n).poisson(rings(geometry.two_theta)) for n in range(6)]
     layout = h5py.VirtualLayout((6, *SHAPE), np.int32)
     for number, image in enumerate(images):
@@ -358,7 +358,7 @@ def test_a_virtual_dataset_without_its_source_is_empty_not_zero(tmp_path, geomet
     xrdpipe.integrate(**options, output=tmp_path / "good.h5")
     (tmp_path / "part_2.h5").unlink()
     assert xrdpipe.integrate(**options, output=tmp_path / "bad.h5").lost == 1
-    assert_one_row_lost(tmp_path / "bad.h5", tmp_path / "good.h5", 2, FrameStatus.EMPTY)
+    assert_one_row_lost(tmp_path / "bad.h5", tmp_path / "good.h5", 2, FrameStatus.MISSING)
 
 
 @pytest.mark.parametrize("shift", ["", "x"])  # one of them would be cut through a letter

@@ -41,6 +41,11 @@ def scan(tmp_path_factory):
     with h5py.File(folder / "frames.h5", "w") as file:
         file["stack"] = frames
         file["monitor"] = 1e5 * (1 + 0.1 * np.arange(N_FRAMES))
+        file["diode"] = 300 - 10.0 * np.arange(N_FRAMES)
+        file["seconds"] = 0.5 + 0.1 * np.arange(N_FRAMES)
+    (folder / "stage.csv").write_text(
+        "sx,sy\n" + "".join(f"{row % 3},{row // 3}\n" for row in reversed(range(N_FRAMES)))
+    )
     mask = np.zeros(geometry.shape, np.uint8)
     mask[:, 100:140] = 1
     np.save(folder / "mask.npy", mask)
@@ -96,10 +101,12 @@ def integrate_options(scan):
         "gain": 2.0,
         "read_noise": 1.5,
         "spottiness": True,
-        "dark": f"{scan}/dark.npy",
-        "flat": f"{scan}/flat.npy",
-        "monitor": "/monitor",
-        "monitor_reference": 90000.0,
+        "dark": [f"{scan}/dark.npy"],
+        "flat": [f"{scan}/flat.npy"],
+        "monitor": ["/monitor", f"{scan}/frames.h5::/diode"],
+        "monitor_reference": [90000.0, 250.0],
+        "exposure": "/seconds",
+        "wavelength": 0.5,
         "output": "OUTPUT",
         "restart": True,
         "threads": 1,
@@ -117,6 +124,7 @@ def map_options(patterns, model):
         "device": "cpu",
         "with_patterns": True,
         "png": False,
+        "positions": "none",
         "scan_shape": "3x4",
         "snake": True,
         "fast_axis": "y",
@@ -245,7 +253,8 @@ def test_resample_faces_agree(patterns, tmp_path):
 COMPANIONS = {
     "bins": {"radial_range": [6.0, 20.0]},
     "halo": {"saturation": 2500.0},
-    "monitor_reference": {"monitor": "/monitor"},
+    "monitor_reference": {"monitor": ["/monitor"]},
+    "wavelength": {"unit": "q", "radial_range": [1.0, 4.0]},
 }
 NO_NUMBERS = {"output", "restart", "threads"}
 SAME_NUMBERS = {"engine"}  # to 1e-6, see test_pyfai_equality.py
@@ -270,6 +279,8 @@ def test_every_integration_option_changes_a_result(scan, tmp_path, name):
         base["radial_range"] = None
     if name == "radial_range":
         value = [7.0, 15.0]
+    if name == "monitor_reference":
+        value = value[:1]
     xrdpipe.integrate(**{**base, name: value}, output=tmp_path / "b.h5")
     changed = differences(
         tmp_path / "a.h5", tmp_path / "b.h5", ignore=("config_json", "run_key", "uuid")
@@ -324,6 +335,7 @@ def test_gain_and_read_noise_give_errors(scan, tmp_path):
         ("prior", [0.05]),
         ("with_patterns", True),
         ("scan_shape", "3x2"),
+        ("positions", None),
         ("snake", True),
         ("fast_axis", "y"),
         ("method", "linear"),
@@ -342,6 +354,9 @@ def test_every_map_option_changes_a_result(patterns, model, tmp_path, name, valu
         base["patterns"] = str(tmp_path / "p.h5")
     if name == "model":
         value = str(model / "other")
+    if name == "positions":
+        del base["scan_shape"]
+        value = f"{patterns.parent}/stage.csv::sx,sy"
     xrdpipe.map(**base, output=tmp_path / "a.h5")
     xrdpipe.map(**{**base, name: value}, output=tmp_path / "b.h5")
     changed = differences(tmp_path / "a.h5", tmp_path / "b.h5", ignore=("config_json", "run_key"))

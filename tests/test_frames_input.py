@@ -14,9 +14,9 @@ import xrdpipe
 from known_frames import SHAPE, geometry_of, rings, write_image, write_poni
 from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames import open_frames
-from xrdpipe.frames.auxiliary import load_correction, load_masks
+from xrdpipe.frames.auxiliary import load_masks
 from xrdpipe.frames.dead import oriented, pixel_kind
-from xrdpipe.frames.images import frame_numbers
+from xrdpipe.frames.names import frame_numbers
 from xrdpipe.masks import shipped_masks, without_measurement
 from xrdpipe.schema import FrameFlag, FrameStatus
 
@@ -504,14 +504,6 @@ def test_no_number_in_dark_or_flat_kills_the_pixel_not_the_ring(tmp_path, geomet
         assert file["entry/frames/n_valid_pixels"][0] == SHAPE[0] * SHAPE[1] - 1
 
 
-def test_a_dark_stack_is_averaged(tmp_path):
-    with h5py.File(tmp_path / "dark.h5", "w") as file:
-        file["dark"] = np.stack([plane(2), plane(4)])
-    dark, digest = load_correction(str(tmp_path / "dark.h5"), "dark frame", SMALL, "none", 0)
-    assert (dark == 3).all()
-    assert len(digest) == 64
-
-
 # --- monitor ----------------------------------------------------------------------------------
 
 
@@ -600,7 +592,7 @@ def test_an_unreadable_frame_stays_lost_with_a_header_monitor(tmp_path, geometry
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("Monitr", r"'Monitr' is not in the headers.*Did you mean 'Monitor'"),
+        ("Monitr", r"'Monitr' is not in the metadata.*Did you mean 'Monitor'"),
         ("absent.csv::I0", "does not exist"),
         ("short.csv::I0", "2 values for 3 frames"),
         ("short.csv::I1", "no column 'I1'"),

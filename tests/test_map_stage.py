@@ -273,3 +273,98 @@ def test_refusals(patterns, tmp_path, card):
     with pytest.raises(InputError, match=r"does not cover the grid 5-24° step 0.01°"):
         xrdpipe.map(patterns=str(short), output=tmp_path / "n.h5")
     assert not list(tmp_path.glob("n.*"))
+
+
+def with_positions(path, at_x, at_y, **scan):
+    """Add two motors to a patterns file, and what the files said of the scan."""
+    with h5py.File(path, "r+") as file:
+        group = file.create_group("entry/instrument/positioners")
+        for name, values in (("samy", at_x), ("samz", at_y)):
+            group[name] = values
+            group[name].attrs.update({"long_name": name, "units": "mm"})
+        group.attrs.update({f"scan_{name}": value for name, value in scan.items()})
+    return path
+
+
+def test_positions_of_the_files_make_the_map(patterns, tmp_path):
+    """A snake, fast along y, with x running down: placed by its motors without any option."""
+    row, column = np.divmod(np.arange(12), 4)
+    point = np.where(column % 2 == 0, row, NY - 1 - row) + NY * (NX - 1 - column)
+    order = np.argsort(point)
+    with_positions(
+        patterns, 5 + 0.01 * column[order], 1 + 0.02 * row[order],
+        x="samy", y="samz", source="bliss",
+    )  # fmt: skip
+    notes = []
+    outcome = xrdpipe.map(
+        patterns=str(patterns), output=tmp_path / "m.h5", progress=Progress(note=notes.append)
+    )
+    assert "3x4 map" in outcome.summary
+    assert any("scan: 3x4 from bliss, certain: 12 of 12 positions" in note for note in notes)
+    with h5py.File(tmp_path / "m.h5") as file:
+        mapping = file["entry/mapping"]
+        np.testing.assert_array_equal(
+            order[mapping["frame_index"][()]], np.arange(12).reshape(3, 4)
+        )
+        np.testing.assert_allclose(mapping["x"][()], [5, 5.01, 5.02, 5.03])
+        np.testing.assert_allclose(mapping["y"][()], [1, 1.02, 1.04])
+        np.testing.assert_allclose(mapping["x_actual"][()], 5 + 0.01 * column.reshape(3, 4))
+        np.testing.assert_allclose(mapping["y_actual"][()], 1 + 0.02 * row.reshape(3, 4))
+        assert mapping["x"].attrs["units"] == "mm"
+        assert mapping["x"].attrs["long_name"] == "samy (mm)"
+        said = {name: mapping[name].asstr()[()] for name in (
+            "x_motor", "y_motor", "scan_type", "fast_axis", "source", "confidence")}  # fmt: skip
+        assert said == {
+            "x_motor": "samy", "y_motor": "samz", "scan_type": "snake", "fast_axis": "y",
+            "source": "bliss", "confidence": "certain",
+        }  # fmt: skip
+        assert get_default(file).group.name == "/entry/phase_map/co_occurrence"
+    assert xrdpipe.validate(file=tmp_path / "m.h5").summary.endswith("valid map file.")
+    in_order = probability(tmp_path / "m.h5").reshape(3, -1)
+    map_of(patterns, tmp_path / "n.h5", positions="none")
+    assert np.array_equal(
+        in_order, probability(tmp_path / "n.h5").reshape(3, -1)[:, point], equal_nan=True
+    )
+    with h5py.File(tmp_path / "n.h5") as file:
+        assert file["entry/mapping/x"].attrs["long_name"] == "x (pixel)"
+        assert "x_motor" not in file["entry/mapping"]
+
+
+def test_scattered_positions_are_points_in_every_viewer(patterns, tmp_path):
+    angle = 2.4 * np.arange(12)
+    x, y = np.sqrt(np.arange(12)) * [np.cos(angle), np.sin(angle)]
+    x[3] = np.nan
+    with_positions(patterns, x, y)
+    outcome = xrdpipe.map(patterns=str(patterns), output=tmp_path / "m.h5", positions="samy,samz")
+    assert "12 scattered points" in outcome.summary
+    assert (tmp_path / "m.png").stat().st_size > 5000
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert file["entry/mapping/scan_type"].asstr()[()] == "irregular"
+        assert file["entry/mapping/frame_index"].shape == (1, 12)
+        default = get_default(file)
+        assert default.is_valid
+        assert default.is_scatter
+        assert default.axes_dataset_names == ["x", "y"]
+        np.testing.assert_array_equal(default.axes[0], np.delete(x, 3))
+        winner = file["entry/phase_map/winner/phase_id"][0]
+        np.testing.assert_array_equal(default.signal, np.delete(winner, 3))
+        groups = [item for item in file["entry/phase_map"].values() if isinstance(item, h5py.Group)]
+        assert all(NXdata(g).is_valid for g in groups if g.attrs["NX_class"] == "NXdata")
+    assert xrdpipe.validate(file=tmp_path / "m.h5").summary.endswith("valid map file.")
+
+
+def test_a_table_of_positions_belongs_to_the_run(patterns, tmp_path):
+    row, column = np.divmod(np.arange(12), 4)
+    table = tmp_path / "t.csv"
+
+    def write(x):
+        np.savetxt(table, np.column_stack([x, row]), delimiter=",", header="a,b", comments="")
+
+    write(column)
+    map_of(patterns, tmp_path / "m.h5", positions=f"{table}::a,b")
+    moved = table.rename(tmp_path / "moved.csv")
+    again = map_of(patterns, tmp_path / "m.h5", positions=f"{moved}::a,b")
+    assert "already done" in again.summary
+    write(3 - column)
+    with pytest.raises(OutputExistsError, match="positions"):
+        map_of(patterns, tmp_path / "m.h5", positions=f"{table}::a,b")

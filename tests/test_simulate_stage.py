@@ -110,7 +110,7 @@ def test_formats_hold_the_same_counts(folder, tmp_path):
     cbf = open_frames((str(tmp_path / "cbf" / "frames"),))
     eiger = open_frames((str(tmp_path / "eiger" / "frames" / "map_master.h5"),))
     assert eiger.detector.saturation_value == simulate.SATURATION
-    flagged = eiger.detector.pixel_mask
+    flagged = eiger.detector.pixel_mask != 0
     for row in (0, 5):
         image = tiff.read(row).image
         np.testing.assert_array_equal(cbf.read(row).image, image)

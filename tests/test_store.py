@@ -321,13 +321,16 @@ instrument/source/name instrument/source/probe instrument/source/type
 monitor_applied normalization_applied polarization_applied program_name
 reduction/date reduction/note reduction/program reduction/reference reduction/run_key
 reduction/sequence_index reduction/version
-reduction/input/config_json reduction/input/error_model reduction/input/flip
-reduction/input/mask_sources reduction/input/method reduction/input/outlier_rejection
+reduction/input/config_json reduction/input/detector_orientation reduction/input/distance
+reduction/input/distance_of_frames reduction/input/error_model reduction/input/flip
+reduction/input/geometry_format reduction/input/mask_sources reduction/input/method
+reduction/input/outlier_rejection
 reduction/input/pixel_kind reduction/input/polarization_factor reduction/input/poni
 reduction/input/poni_file reduction/input/poni_sha256 reduction/input/pyfai_version
 reduction/input/radial_bins reduction/input/radial_range reduction/input/rotate
 reduction/input/saturation_value reduction/input/sentinels reduction/input/solid_angle_formula
-reduction/input/unit
+reduction/input/unit reduction/input/wavelength_of_frames
+reduction/input/wavelength_of_geometry reduction/input/wavelength_source
 sample/name solid_angle_applied title
 """
 """Every dataset of a file of one variant, below /entry."""

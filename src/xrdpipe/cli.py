@@ -44,6 +44,8 @@ EXAMPLES = {
     "train": "xrdpipe train --cif a.cif --cif b.cif --wavelength 0.4959 -o my_model",
     "evaluate": "xrdpipe evaluate map.h5 demo_scan/truth.h5",
     "inspect": "xrdpipe inspect scan_0042/ --poni ceo2.poni",
+    "collect": "xrdpipe collect lab/*.xye --wavelength 1.5418 -o patterns.h5",
+    "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
 }
 
@@ -125,6 +127,8 @@ class Reporter:
             self._event(
                 "outcome", path=str(outcome.path), lost=outcome.lost, summary=outcome.summary
             )
+        elif "table" in outcome.details and sys.stdout.isatty():
+            _print_table(str(outcome.path), outcome.details["table"])
         elif outcome.summary:
             print(outcome.summary)
 
@@ -138,6 +142,22 @@ class Reporter:
 
     def _event(self, kind: str, **content: Any) -> None:
         print(json.dumps({"event": kind, "time": time.time(), **content}), file=sys.stderr)
+
+
+def _print_table(title: str, table: list[tuple[str, str]]) -> None:
+    """Labels beside sentences that wrap inside their column."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for label, text in table:
+        grid.add_row(label, Text(text, style="yellow" if label == "warning" else ""))
+    console = Console()
+    console.print(title, style="bold", highlight=False)
+    console.print(grid)
 
 
 def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:

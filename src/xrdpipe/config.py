@@ -115,6 +115,56 @@ def _parse_prior(value: Any) -> tuple[float, ...] | None:
     return prior
 
 
+def _parse_columns(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    parts = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    parts = tuple(parts)
+    known = ("axis", "I", "sigma", "skip")
+    for part in parts:
+        if part not in known:
+            raise OptionError(f"column '{part}' is not one of {', '.join(known)}.")
+    if parts.count("axis") != 1 or parts.count("I") != 1 or parts.count("sigma") > 1:
+        raise OptionError(
+            f"columns {','.join(parts)}: expected one axis, one I, at most one sigma."
+        )
+    return parts
+
+
+def parse_polygon(text: str) -> tuple[tuple[float, float], ...]:
+    """Corners (column, row) of ``'10,20 60,20 60,80'``; at least three.
+
+    Raises
+    ------
+    OptionError
+        If the text cannot be read.
+    """
+    try:
+        corners = tuple((float(x), float(y)) for x, y in (part.split(",") for part in text.split()))
+    except ValueError as error:
+        raise OptionError(
+            f"polygon '{text}' cannot be read; expected 'column,row column,row …', "
+            "for example '10,20 60,20 60,80'."
+        ) from error
+    if len(corners) < 3:
+        raise OptionError(f"polygon '{text}' has {len(corners)} corners; it needs three or more.")
+    return corners
+
+
+MASK_SUFFIXES = (".h5", ".edf", ".npy")
+"""File types of masks: NeXus (says why each pixel is masked), and what other programs read."""
+
+
+def _parse_left_polarization(value: Any) -> float | str:
+    text = str(value).strip().lower()
+    if text in ("auto", "none"):
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise OptionError(f"'{value}' is neither a number, 'none' nor 'auto'.") from error
+
+
 # --- option groups ---------------------------------------------------------------------------
 
 
@@ -128,6 +178,9 @@ class GeometryOptions:
     )
     rotate: Literal[0, 90, 180, 270] = option(
         "Rotate them counter-clockwise by this many degrees, after the flip.", 0
+    )
+    wavelength: float | None = option(
+        "Wavelength in Å, instead of the one in the geometry file.", None, above=0
     )
     unit: Literal["2theta", "q"] = option(
         "Radial axis: 2theta in degrees or q in 1/angstrom.", "2theta"
@@ -199,17 +252,33 @@ class CorrectionOptions:
         "Read noise of an integrating detector, ADU per pixel.", None, low=0
     )
     spottiness: bool = option("Also write spottiness and azimuthal excess variance.", False)
-    dark: str | None = option("Dark frame (file, or file.h5::/dataset).", None, metavar="FILE")
-    flat: str | None = option("Flat field (file, or file.h5::/dataset).", None, metavar="FILE")
-    monitor: str | None = option(
-        "Monitor counts per frame: a header key, TABLE::COLUMN, or FILE.h5::/dataset.",
-        None,
-        metavar="KEY|FILE::COLUMN",
+    dark: tuple[str, ...] = option(
+        "Dark frames: file, folder, glob, or file.h5::/dataset; several are averaged, "
+        "'NAME[i]' takes frame i of a stack.",
+        (),
+        metavar="FILE",
     )
-    monitor_reference: float | None = option(
-        "Intensities become I·reference/monitor (default: the median of the monitor).",
+    flat: tuple[str, ...] = option(
+        "Flat field; named like --dark.",
+        (),
+        metavar="FILE",
+    )
+    monitor: tuple[str, ...] = option(
+        "Monitor counts per frame: a name from the metadata, TABLE::COLUMN, or "
+        "FILE.h5::/dataset. Several: normalised to each.",
+        (),
+        metavar="NAME|FILE::COLUMN",
+    )
+    monitor_reference: tuple[float, ...] = option(
+        "Intensities become I·reference/monitor; one per --monitor (default: their medians).",
+        (),
+        metavar="X",
+    )
+    exposure: str | None = option(
+        "Divide by the exposure time: 'auto' takes it from the metadata (s), else named like "
+        "--monitor. The unit of intensity becomes counts per second.",
         None,
-        above=0,
+        metavar="auto|NAME|FILE::COLUMN",
     )
 
 
@@ -247,8 +316,14 @@ class ResamplingOptions:
 class ScanOptions:
     """Scan."""
 
+    positions: str | None = option(
+        "Where the frames lie: two motors 'X,Y' of the patterns, TABLE::X,Y, or 'none' for the "
+        "order of the frames (default: what the files say).",
+        None,
+        metavar="X,Y|TABLE::X,Y|none",
+    )
     scan_shape: tuple[int, int] | None = option(
-        "Rows x columns of the scan (default: one row).",
+        "Rows x columns of the scan (default: from the positions; without any, one row).",
         None,
         parse=_parse_shape,
         metavar="NYxNX",
@@ -491,6 +566,165 @@ class InspectConfig(Config, GeometryOptions, MaskOptions):
         metavar="PATH",
     )
     poni: Path | None = option("Check the frames against this geometry.", None, metavar="FILE")
+    sample: int = option("Frames read, spread over the series; 0 = all.", 20, low=0)
+    json: bool = option("Print the answer as JSON.", False)
+
+
+@dataclass(frozen=True)
+class CollectConfig(Config, OutputOptions):
+    """Pack 1D patterns made elsewhere (.xy, .xye, .chi, .dat, .xrdml, .fxye) into one file."""
+
+    patterns: tuple[str, ...] = option(
+        "Folder, glob or files of 1D patterns, in natural order of their names.",
+        argument=True,
+        metavar="PATTERNS",
+    )
+    wavelength: float | None = option(
+        "Wavelength in Å (default: what every file states; required where they are silent).",
+        None,
+        above=0,
+    )
+    unit: Literal["auto", "2theta", "q", "q-nm", "d"] = option(
+        "First column: 2theta in degrees, q in 1/angstrom, q in 1/nm, or d in angstrom "
+        "(auto: from the header, else 2theta).",
+        "auto",
+    )
+    columns: tuple[str, ...] | None = option(
+        "What the columns are, in order: axis, I, sigma, or skip (default: a third column is "
+        "sigma only in .xye and .fxye, or where the header names it so).",
+        None,
+        parse=_parse_columns,
+        metavar="axis,I[,sigma]",
+    )
+    common_grid: bool = option(
+        "Bring patterns with different axes onto one: finest step, union of the ranges.", False
+    )
+    polarization_factor: float | str = option(
+        "Polarization of the beam, left in the patterns: 0 for a lab tube; 'none': they are "
+        "corrected (default 'auto': what pyFAI's header says, else 0).",
+        "auto",
+        low=-1,
+        high=1,
+        parse=_parse_left_polarization,
+        metavar="FLOAT|none|auto",
+    )
+
+
+@dataclass(frozen=True)
+class MaskConfig(Config):
+    """Build a mask from a stack of frames, and combine it with others; draws it on a frame."""
+
+    frames: tuple[str, ...] = option(
+        "Folder, glob, files, or file.h5::/dataset.", argument=True, metavar="FRAMES"
+    )
+    output: Path = option(
+        "Mask to write: .edf, .npy, or .h5 (NeXus); a .png of the same name shows it.",
+        flags=("-o",),
+        metavar="FILE",
+    )
+    poni: Path | None = option(
+        "Geometry: tells the detector's gaps; needed by --spots, --azimuthal and --shadow.",
+        None,
+        metavar="FILE",
+    )
+    flip: Literal["none", "ud", "lr", "both"] = option(
+        "Flip the frames first, as 'integrate' will: a mask lies like the PONI.", "none"
+    )
+    rotate: Literal[0, 90, 180, 270] = option(
+        "Rotate them counter-clockwise by this many degrees, after the flip.", 0
+    )
+    combine: tuple[str, ...] = option(
+        "Add this mask (file or shipped name; 'PATH@stored' lies like the stored frames). May be "
+        "given several times.",
+        (),
+        metavar="FILE|NAME",
+    )
+    detector: bool = option("Mask gaps, dead pixels and sentinels of detector and file.", True)
+    sentinel: tuple[float, ...] | str | None = option(
+        "Raw values that mean 'no measurement' (default: decided from the detector and dtype).",
+        None,
+        parse=_parse_sentinel,
+        metavar="VALUES|none|auto",
+    )
+    overexposed: bool = option(
+        "Mask pixels that are overexposed in any frame, grown by --halo.", True
+    )
+    saturation: float | None = option(
+        "Raw counts at and above which a pixel is overexposed (default: from the metadata).",
+        None,
+        above=0,
+    )
+    threshold: tuple[float, float] | None = option(
+        "Mask pixels whose median over the stack lies outside LO HI (raw counts).",
+        None,
+        metavar="LO HI",
+    )
+    hot: float | None = option(
+        "Mask pixels brighter than all their neighbours through most of the series, by this many "
+        "standard deviations and a factor of 3.",
+        None,
+        above=0,
+    )
+    dead: bool = option("Mask pixels that never count where their neighbours do.", False)
+    polygon: tuple[str, ...] = option(
+        "Mask a polygon 'column,row column,row …' in pixels, as the picture shows them. May be "
+        "given several times.",
+        (),
+        metavar="POINTS",
+    )
+    shadow: float | None = option(
+        "Mask the shadow of beamstop and cell: connected regions below this fraction of the "
+        "brightness expected at their 2theta, 0.5 for example.",
+        None,
+        above=0,
+        high=0.95,
+    )
+    spots: float | None = option(
+        "Mask diamond spots: peaks above their ring by this many standard deviations, in more "
+        "than --persistent of the frames, grown by --halo.",
+        None,
+        above=0,
+    )
+    persistent: float = option(
+        "Fraction of the frames in which a spot must be seen: the diamonds' spots stay while the "
+        "sample's move; 0 masks what is a spot in any frame.",
+        0.1,
+        low=0,
+        high=0.99,
+    )
+    halo: int = option("Pixels grown around overexposed pixels and spots.", 3, low=0, high=64)
+    azimuthal: float | None = option(
+        "Mask pixels outside their ring by this many standard deviations in the stack's median.",
+        None,
+        above=0,
+    )
+    gain: float | None = option(
+        "ADU per photon of an integrating detector, for the standard deviations (default: 1).",
+        None,
+        above=0,
+    )
+    read_noise: float | None = option(
+        "Read noise of an integrating detector, ADU per pixel (default: 0).", None, low=0
+    )
+    sample: int = option("Frames looked at, spread over the series.", 50, low=1)
+    png: bool = option("Draw the mask over a frame, beside the file.", True)
+    restart: bool = option("Replace an existing mask.", False)
+
+    def check_together(self) -> None:
+        """Rings need a geometry; the file type must be known; polygons must be readable."""
+        for name in ("spots", "azimuthal", "shadow"):
+            if getattr(self, name) is not None and self.poni is None:
+                raise OptionError(f"--{name} compares pixels along their rings: give --poni.")
+        if self.output.suffix.lower() not in MASK_SUFFIXES:
+            raise OptionError(
+                f"output '{self.output}': a mask is written as {', '.join(MASK_SUFFIXES)}; "
+                f"'{self.output.suffix}' is none of them."
+            )
+        if self.threshold is not None and not self.threshold[0] < self.threshold[1]:
+            low, high = self.threshold
+            raise OptionError(f"--threshold {low:g} {high:g} is empty; expected LO < HI.")
+        for text in self.polygon:
+            parse_polygon(text)
 
 
 @dataclass(frozen=True)
@@ -508,6 +742,8 @@ STAGES: dict[str, type[Config]] = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "inspect": InspectConfig,
+    "collect": CollectConfig,
+    "mask": MaskConfig,
     "validate": ValidateConfig,
 }
 """Every stage and its options; the faces are made from this table."""
@@ -615,7 +851,7 @@ def _as_kind(kind: Any, value: Any) -> Any:
         )
     if typing.get_origin(kind) is tuple:
         inner = typing.get_args(kind)
-        if isinstance(value, (str, Path)):
+        if isinstance(value, (str, Path, int, float)):
             value = (value,)
         if inner[-1] is Ellipsis:
             return tuple(_as_kind(inner[0], item) for item in value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,72 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError
 from xrdpipe.types import BoolArray, Mask
+
+
+@dataclass(frozen=True)
+class Component:
+    """One reason for which pixels are masked.
+
+    Parameters
+    ----------
+    name
+        One word: ``hot``, ``shadow`` …
+    source
+        What decided, with its threshold, for people.
+    pixels
+        Shape (rows, columns), True = masked.
+    """
+
+    name: str
+    source: str
+    pixels: BoolArray
+
+    @property
+    def count(self) -> int:
+        """Number of pixels; one pixel may have several reasons."""
+        return int(np.count_nonzero(self.pixels))
+
+
+def reason_bits(components: Sequence[Component], shape: tuple[int, int]) -> NDArray[np.uint32]:
+    """Why each pixel is masked: bit i is set by component i; 0 = not masked."""
+    bits = np.zeros(shape, np.uint32)
+    for number, component in enumerate(components):
+        bits[component.pixels] |= np.uint32(1 << number)
+    return bits
+
+
+def with_halo(seed: BoolArray, radius: int) -> BoolArray:
+    """Grow ``seed`` by a disc: every pixel within ``radius`` pixels of it."""
+    grown = seed.copy()
+    rows, columns = seed.shape
+    at = np.argwhere(seed)
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if 0 < dy**2 + dx**2 <= radius**2:
+                y, x = at[:, 0] + dy, at[:, 1] + dx
+                inside = (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
+                grown[y[inside], x[inside]] = True
+    return grown
+
+
+def inside_polygon(corners: Sequence[tuple[float, float]], shape: tuple[int, int]) -> BoolArray:
+    """Pixels whose centre lies inside a polygon, by the even-odd rule.
+
+    Parameters
+    ----------
+    corners
+        (column, row) of each corner; pixel centres have whole numbers.
+    shape
+        Rows and columns.
+    """
+    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+    inside = np.zeros(shape, bool)
+    for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
+        if y0 == y1:
+            continue
+        crossed = (rows >= min(y0, y1)) & (rows < max(y0, y1))
+        inside ^= crossed & (columns < x0 + (rows - y0) * (x1 - x0) / (y1 - y0))
+    return inside
 
 
 def combine(masks: Sequence[Mask]) -> Mask:

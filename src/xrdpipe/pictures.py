@@ -1,7 +1,8 @@
-"""Pictures of maps for people: one panel per phase and one that shows co-occurrence."""
+"""Pictures for people: maps (a panel per phase and one of co-occurrence), masks over a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.maps import PhaseMap
+from xrdpipe.masks import Component
 from xrdpipe.schema import FrameStatus
+from xrdpipe.types import Scan, ScanAxis
 
 # Okabe & Ito's colours, told apart by colour-blind readers; black and grey are kept for
 # "none present" and "no data".
 PHASE_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 NO_DATA_COLOR = "#BBBBBB"
 MAX_PANELS = 12
+LONGEST = 12
+"""Longer maps are stretched: at equal scale a line would be a hair."""
 
 
 def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
@@ -34,16 +39,17 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     n_panels = min(len(phase_map.phase_names), MAX_PANELS) + 1
     columns = min(n_panels, 4)
     rows = -(-n_panels // columns)
-    ny, nx = phase_map.scan.shape
     width = 3.4
     # The axes take about three quarters of a column; titles and labels the rest of the height.
-    height = 0.72 * width * float(np.clip(ny / nx, 0.3, 2.0)) + 1.1
+    height = 0.72 * width * float(np.clip(_ratio(phase_map.scan), 0.3, 2.0)) + 1.1
     figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     colors = mpl.colormaps["viridis"].with_extremes(bad=NO_DATA_COLOR)
     image: Any = None
     for k in range(n_panels - 1):
-        image = axes[k].imshow(phase_map.probability[k], vmin=0, vmax=1, cmap=colors)
+        image = _show(
+            axes[k], phase_map.scan, phase_map.probability[k], vmin=0, vmax=1, cmap=colors
+        )
         present = int((phase_map.decision[k] == 1).sum())
         axes[k].set_title(f"{phase_map.phase_names[k]}\npresent in {present} pixels", fontsize=9)
     if image is not None:
@@ -51,14 +57,82 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
         bar.set_label("probability of presence")
     _draw_co_occurrence(axes[n_panels - 1], phase_map)
     for axis in axes[:n_panels]:
-        axis.set_xlabel("x (pixel)")
-        axis.set_ylabel("y (pixel)")
+        axis.set_xlabel(_coordinate("x", phase_map.scan.x))
+        axis.set_ylabel(_coordinate("y", phase_map.scan.y))
         axis.tick_params(labelsize=8)
     for axis in axes[n_panels:]:
         axis.axis("off")
     lost = int((phase_map.status != FrameStatus.OK).sum())
     figure.suptitle(title + (f"   ({lost} pixels without a result)" if lost else ""), fontsize=10)
     figure.savefig(path, dpi=150, metadata={"Software": "xrdpipe"})
+
+
+def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
+    """Draw (ny, nx) values or (ny, nx, 3) colours where they were measured, row 0 at the top."""
+    aspect = "equal" if _equal(scan) else "auto"
+    if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
+        x, y = scan.x_actual[0], scan.y_actual[0]
+        # Points that would fill the panel if they lay on a square grid.
+        size = (130 / np.sqrt(x.size)) ** 2
+        drawn = axis.scatter(
+            x, y, c=values[0], s=np.clip(size, 2, 200), plotnonfinite=True, **colors
+        )
+        axis.set_aspect(aspect)
+        if not axis.yaxis_inverted():
+            axis.invert_yaxis()
+        return drawn
+    return axis.imshow(
+        values, extent=_extent(scan), aspect=aspect, interpolation="nearest", **colors
+    )
+
+
+def _extent(scan: Scan) -> tuple[float, float, float, float]:
+    """Outer edges of the pixels as imshow takes them: left, right, bottom, top."""
+    left, right = _edges(scan.x, scan.shape[1], scan.y)
+    top, bottom = _edges(scan.y, scan.shape[0], scan.x)
+    return left, right, bottom, top
+
+
+def _edges(axis: ScanAxis | None, n: int, other: ScanAxis | None) -> tuple[float, float]:
+    """First and last edge of an axis; a single pixel is as wide as those of the other axis."""
+    if axis is None:
+        return -0.5, n - 0.5
+    spaced = axis if axis.values.size > 1 else other
+    step = 1.0
+    if spaced is not None and spaced.values.size > 1:
+        step = float(spaced.values[1] - spaced.values[0])
+    return float(axis.values[0]) - step / 2, float(axis.values[-1]) + step / 2
+
+
+def _equal(scan: Scan) -> bool:
+    """True if a length is the same along x and y: equal units, or pixels on both axes."""
+    if scan.x is None or scan.y is None:
+        same = scan.x is None and scan.y is None
+    else:
+        same = scan.x.units == scan.y.units
+    return same and 1 / LONGEST <= _side_ratio(scan) <= LONGEST
+
+
+def _ratio(scan: Scan) -> float:
+    """Height of a panel over its width."""
+    if _equal(scan):
+        return _side_ratio(scan)
+    return 1.0 if scan.irregular else scan.shape[0] / scan.shape[1]
+
+
+def _side_ratio(scan: Scan) -> float:
+    """Height of the scan over its width, in the units of its axes."""
+    if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
+        spans = [float(np.nanmax(v) - np.nanmin(v)) for v in (scan.y_actual, scan.x_actual)]
+        return spans[0] / spans[1] if min(spans) > 0 else 1.0
+    left, right, bottom, top = _extent(scan)
+    return (bottom - top) / (right - left)
+
+
+def _coordinate(name: str, axis: ScanAxis | None) -> str:
+    if axis is None:
+        return f"{name} (pixel)"
+    return f"{axis.name} ({axis.units})" if axis.units else axis.name
 
 
 def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
@@ -71,7 +145,7 @@ def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
     picture = np.zeros((*combination.shape, 3))
     for code, color in colors.items():
         picture[combination == code] = color
-    axis.imshow(picture)
+    _show(axis, phase_map.scan, picture)
     axis.set_title("phases together", fontsize=9)
     order = np.argsort(-counts)[:10]
     handles = [
@@ -107,3 +181,99 @@ def _label(code: int, names: tuple[str, ...]) -> str:
         return "no result"
     present = [name for k, name in enumerate(names) if code >> k & 1]
     return " + ".join(present) or "none"
+
+
+MASK_COLORS = ("#0072B2", *(c for c in PHASE_COLORS if c != "#0072B2"), "#FFFFFF", "#882255")
+"""Blue for what the detector itself does not measure, then the other components in turn."""
+
+DETECTOR_PARTS = ("detector_gaps", "pixel_mask", "sentinel")
+
+DRAWN = 1600
+"""Pixels of the frame that are drawn along its longer side; larger frames are thinned out."""
+
+RINGED = 400
+"""Components of up to this many pixels are ringed: single pixels are lost in a picture."""
+
+
+def draw_mask(path: Path, image: NDArray[Any], components: Sequence[Component], title: str) -> None:
+    """Write a PNG: a frame in grey, logarithmic, under what is masked and why.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    image
+        Frame in the orientation of the mask, shape (rows, columns); row 0 is drawn at the top.
+    components
+        Small ones are drawn over large ones.
+    title
+        Line above the picture.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    rows, columns = image.shape
+    others = [part.name for part in components if part.name not in DETECTOR_PARTS]
+    colors = {name: MASK_COLORS[1 + i % (len(MASK_COLORS) - 1)] for i, name in enumerate(others)}
+    colors |= dict.fromkeys(DETECTOR_PARTS, MASK_COLORS[0])
+    masked = np.zeros(image.shape, bool)
+    for part in components:
+        masked |= part.pixels
+    by_size = sorted(components, key=lambda part: -part.count)
+    # A picture has no more than so many pixels; a block is drawn masked if one of its pixels is.
+    step = -(-max(rows, columns) // DRAWN)
+    grey = _log_grey(image, ~masked)[step // 2 :: step, step // 2 :: step]
+    overlay = np.zeros((-(-rows // step), -(-columns // step), 4), np.uint8)
+    for part in by_size:
+        y, x = np.nonzero(part.pixels)
+        overlay[y // step, x // step] = [*(round(255 * c) for c in to_rgb(colors[part.name])), 165]
+
+    width = 10.0
+    height = float(np.clip(width * rows / columns, 4, 14))
+    figure = Figure(figsize=(width + 3, height + 0.8), layout="constrained")
+    axis = figure.subplots()
+    for layer in (grey, overlay):
+        n_rows, n_columns = layer.shape[:2]
+        extent = (-0.5, n_columns * step - 0.5, n_rows * step - 0.5, -0.5)
+        axis.imshow(layer, cmap="gray", interpolation="nearest", extent=extent, vmin=0, vmax=1)
+    for part in by_size:
+        if 0 < part.count <= RINGED:
+            y, x = np.nonzero(part.pixels)
+            axis.scatter(
+                x, y, s=50, facecolors="none", edgecolors=colors[part.name], linewidths=0.9
+            )
+    handles = [
+        Patch(
+            facecolor=colors[part.name],
+            edgecolor="black",
+            linewidth=0.3,
+            label=f"{part.name.replace('_', ' ')}: {part.count}",
+        )
+        for part in components
+    ]
+    if handles:
+        axis.legend(
+            handles=handles,
+            title=f"masked: {np.count_nonzero(masked)} pixels\n({masked.mean():.2%} of the frame)",
+            fontsize=9,
+            title_fontsize=9,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            frameon=False,
+        )
+    axis.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
+    axis.set_xlabel("column (pixel)")
+    axis.set_ylabel("row (pixel); row 0 at the top")
+    axis.set_title(title, fontsize=10)
+    figure.savefig(path, dpi=120, metadata={"Software": "xrdpipe"})
+
+
+def _log_grey(image: NDArray[Any], shown: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Grey values 0-1, logarithmic; the median of the pixels that stay is no darker than 0.3."""
+    value = np.log1p(np.maximum(np.nan_to_num(image.astype(np.float32)), 0))
+    if not shown.any():
+        return np.zeros(image.shape, np.float32)
+    low, median, high = np.quantile(value[shown], [0.01, 0.5, 0.998])
+    low = min(low, (median - 0.3 * high) / 0.7)
+    return np.asarray(np.clip((value - low) / max(high - low, 1e-6), 0, 1), np.float32)

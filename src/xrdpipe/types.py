@@ -95,15 +95,21 @@ class Frame:
     header: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """Where one frame comes from: file, place in the file, acquisition number."""
+    """Where one frame comes from: file, place in the file, acquisition number.
+
+    ``problem`` is a ``frames/status`` known without reading the frame (missing, duplicate), with
+    its ``reason``; 0 where none is known.
+    """
 
     file: str
     place: int
     index: int
     size: int
     mtime_ns: int
+    problem: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,17 +121,51 @@ class DetectorInfo:
     description
         Name as in the metadata.
     pixel_mask
-        Shape (rows, columns), True = unusable, in stored orientation.
+        Shape (rows, columns), nonzero = unusable, in stored orientation; where the file follows
+        NXdetector the bits say why (0 gap, 1 dead, 2 under-, 3 over-responding, 4 noisy).
     saturation_value
         Raw counts at and above which a pixel is saturated.
+    bit_depth
+        Bits of a pixel as the detector read it, before a writer cast it to a wider type.
     wavelength
         In Å; the PONI wins, a disagreement is reported.
+    distance
+        Sample to detector, m; the PONI wins, a disagreement is reported.
     """
 
     description: str | None = None
-    pixel_mask: BoolArray | None = None
+    pixel_mask: IntArray | None = None
     saturation_value: float | None = None
+    bit_depth: int | None = None
     wavelength: float | None = None
+    distance: float | None = None
+
+
+@dataclass(frozen=True)
+class ScanHint:
+    """What the files say of the scan, before positions are looked at; None where silent.
+
+    Parameters
+    ----------
+    x, y
+        Names of the columns (motors) that hold the positions; x is the axis drawn to the right.
+    shape
+        (ny, nx) that was asked for, also if the scan was aborted.
+    fast_axis, snake
+        As in :class:`Scan`.
+    source
+        Who says so: ``bliss``, ``areaDetector``, ``NXdata``, ``filename`` …
+    evidence
+        One phrase.
+    """
+
+    x: str | None = None
+    y: str | None = None
+    shape: tuple[int, int] | None = None
+    fast_axis: str | None = None
+    snake: bool | None = None
+    source: str = ""
+    evidence: str = ""
 
 
 class FrameSource(Protocol):
@@ -137,7 +177,29 @@ class FrameSource(Protocol):
 
     @property
     def kind(self) -> str:
-        """Layout found and the evidence for it."""
+        """Layout found, in one line."""
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What in the files shows the layout: one phrase each."""
+
+    @property
+    def scan(self) -> ScanHint | None:
+        """What the files say of the scan; None if nothing."""
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Metadata with one number per frame (motors, counters, times): name → units, maybe ''."""
+
+    def column(self, name: str) -> NDArray[np.float64] | None:
+        """Values of one column in the order of the records, NaN where unknown; None if absent.
+
+        Positions of a continuous scan may be edges: one value more per line than frames.
+        """
+
+    @property
+    def exposure(self) -> NDArray[np.float64] | float | None:
+        """Exposure time in s: one per frame, or one for all; None where the files are silent."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -270,25 +332,62 @@ class PhaseLibrary:
 
 
 @dataclass(frozen=True)
+class ScanAxis:
+    """One axis of a map.
+
+    Parameters
+    ----------
+    values
+        Nominal centres of the pixels, shape (n,), ascending.
+    name
+        Motor name, or ``x`` / ``y``.
+    units
+        Of the values; empty for pixel numbers.
+    """
+
+    values: NDArray[np.float64]
+    name: str
+    units: str = ""
+
+
+@dataclass(frozen=True)
 class Scan:
     """How frames lie on the sample.
 
     Parameters
     ----------
     frame_index
-        Shape (ny, nx) int32: row in the patterns, −1 where there is no frame.
+        Shape (ny, nx) int32: row in the patterns, −1 where there is no frame. Scattered positions
+        that form no grid are one line, (1, n), with ``irregular``.
     fast_axis
         ``x`` or ``y``: the axis that moves from frame to frame.
     snake
         True if every second line runs backwards.
     source
-        Where the shape comes from.
+        Where the shape comes from: ``option``, or the source of the positions.
+    x, y
+        The axes where positions are known; None = pixel numbers.
+    x_actual, y_actual
+        Positions as measured, shape (ny, nx), NaN where there is no frame; None = not known.
+    irregular
+        True if the positions form no grid.
+    confidence
+        ``given`` (by options), ``certain``, ``likely`` or ``guess``.
+    evidence
+        One phrase: why this shape.
     """
 
     frame_index: NDArray[np.int32]
     fast_axis: str = "x"
     snake: bool = False
     source: str = "option"
+    x: ScanAxis | None = None
+    y: ScanAxis | None = None
+    x_actual: NDArray[np.float64] | None = None
+    y_actual: NDArray[np.float64] | None = None
+    irregular: bool = False
+    confidence: str = "given"
+    evidence: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,21 +1,27 @@
-"""Images and columns that go with frames: masks, dark, flat, monitor."""
+"""Images and columns that go with frames: masks, dark, flat, monitors, exposure."""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
-from xrdpipe.frames.dead import oriented
-from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, Hdf5Series, open_hdf5
+from xrdpipe.frames.dead import PixelKind, oriented
+from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
 from xrdpipe.frames.images import read_image
-from xrdpipe.masks import combine, shipped_masks
+from xrdpipe.frames.source import open_frames
+from xrdpipe.frames.tables import number_column, read_column, read_table
+from xrdpipe.masks import combine, shipped_masks, without_measurement
 from xrdpipe.types import FrameSource, Mask
+
+_ONE_OF = re.compile(r"(.+)\[(\d+)\]$")
 
 
 def read_plane(reference: str, what: str) -> tuple[NDArray[Any], str]:
@@ -98,92 +104,245 @@ def load_masks(
     return union
 
 
+@dataclass(frozen=True)
+class Correction:
+    """A dark frame or flat field: the mean of every frame it was made of.
+
+    Parameters
+    ----------
+    plane
+        Shape (rows, columns), oriented; NaN where none of its frames measured anything.
+    sha256
+        Hash of the pixels.
+    frames
+        How many frames were averaged.
+    sources
+        (reference, number of frames) of each ``--dark`` or ``--flat``.
+    """
+
+    plane: NDArray[np.float32]
+    sha256: str
+    frames: int
+    sources: tuple[tuple[str, int], ...]
+
+
 def load_correction(
-    reference: str | None, what: str, shape: tuple[int, int], flip: str, rotate: int
-) -> tuple[NDArray[np.float32] | None, str]:
-    """Read a dark frame or flat field, oriented; (None, "") if none is named."""
-    if reference is None:
-        return None, ""
-    plane, digest = read_plane(reference, what)
-    plane = np.ascontiguousarray(oriented(plane, flip, rotate), np.float32)
-    if plane.shape != shape:
-        raise InputError(
-            f"{what} {reference} has {plane.shape[0]} x {plane.shape[1]} pixels, the oriented "
-            f"frames have {shape[0]} x {shape[1]}."
-        )
-    return plane, digest
+    references: tuple[str, ...],
+    what: str,
+    shape: tuple[int, int],
+    flip: str,
+    rotate: int,
+    kind: PixelKind | None = None,
+) -> Correction | None:
+    """Average dark frames or flat fields, oriented; None if none is named.
 
-
-def load_monitor(reference: str, source: FrameSource) -> NDArray[np.float64]:
-    """Monitor counts of each frame, shape (frames,); NaN where a header lacks the key.
+    Parameters
+    ----------
+    references
+        Each a file, folder, glob or ``file.h5::/dataset`` (all its frames), or ``NAME[i]``: its
+        frame i, counted from 0.
+    what
+        ``dark frame`` or ``flat field``, for messages.
+    shape
+        Rows and columns of an oriented frame.
+    kind
+        Of the frames' pixels: values that mean 'no measurement' there are none here either.
 
     Raises
     ------
-    InputError
-        If the key or column is unknown, or the number of values differs from that of frames.
+    InputMissingError, InputError
+        If one is absent, has another shape, or a single one of its frames is bad: a mean must not
+        depend on how many of its frames happened to be readable.
     """
+    if not references:
+        return None
+    total: NDArray[np.float64] | None = None
+    measured = np.zeros((0, 0), np.int64)
+    sources = []
+    for reference in references:
+        n_frames = 0
+        for image in _stack(reference, what):
+            n_frames += 1
+            turned = oriented(image, flip, rotate)
+            if turned.shape != shape:
+                raise InputError(
+                    f"{what} {reference} has {turned.shape[0]} x {turned.shape[1]} pixels, the "
+                    f"oriented frames have {shape[0]} x {shape[1]}."
+                )
+            if total is None:
+                total, measured = np.zeros(shape), np.zeros(shape, np.int64)
+            good = ~without_measurement(turned, _sentinels(kind, image.dtype))
+            total[good] += turned[good]
+            measured += good
+        sources.append((reference, n_frames))
+    assert total is not None  # a stack has a frame, or raises
+    mean = np.divide(total, measured, out=np.full(shape, np.nan), where=measured > 0)
+    plane = np.ascontiguousarray(mean, np.float32)
+    digest = hashlib.sha256(plane.tobytes()).hexdigest()
+    return Correction(plane, digest, sum(n_frames for _, n_frames in sources), tuple(sources))
+
+
+def _stack(reference: str, what: str) -> Iterator[NDArray[Any]]:
+    """The frames that a reference names, one at a time, as stored."""
+    chosen = None if Path(reference).exists() else _ONE_OF.match(reference)
+    name, place = (chosen[1], int(chosen[2])) if chosen else (reference, None)
+    if name.lower().endswith(".npy"):
+        if place:
+            raise InputError(f"{what} {reference}: {name} holds one frame, number 0.")
+        image, _ = read_plane(name, what)
+        yield image
+        return
+    try:
+        source = open_frames(name)
+    except InputMissingError as error:
+        raise InputMissingError(f"{what} {error}") from error
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
     n_frames = len(source.records)
-    name, _, column = reference.partition("::")
-    if column:
-        values = _column(Path(name), column)
-    elif isinstance(source, Hdf5Series):
-        found = source.values(reference)
-        if found is None:
-            raise InputError(f"monitor '{reference}' is no numeric dataset of {source.name}.")
-        values = found
-    else:
-        return _header_values(reference, source)
+    if place is not None and place >= n_frames:
+        raise InputError(f"{what} {reference}: {name} holds frames 0-{n_frames - 1}.")
+    for row in range(n_frames) if place is None else (place,):
+        record = source.records[row]
+        try:
+            if record.problem:
+                raise FrameError(record.problem, record.reason)
+            yield source.read(row).image
+        except FrameError as error:
+            raise InputError(
+                f"{what} {reference}: frame {row} cannot be used ({error.reason}); name the good "
+                "ones, or leave the file out."
+            ) from error
+
+
+def _sentinels(kind: PixelKind | None, dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Values without measurement in a plane that may be stored in another dtype than the frames."""
+    if kind is None or not (kind.counting and kind.sentinels):
+        return () if kind is None else kind.sentinels
+    if dtype.kind == "u":
+        return (*kind.sentinels, float(np.iinfo(dtype).max))
+    return (*kind.sentinels, -1.0, -2.0)
+
+
+# --- one number per frame --------------------------------------------------------------------
+
+
+def load_monitor(reference: str, source: FrameSource) -> NDArray[np.float64]:
+    """Monitor counts of each frame, shape (frames,); NaN where there is none for a frame.
+
+    Parameters
+    ----------
+    reference
+        A name from the metadata (``source.columns``), ``TABLE::COLUMN``, ``FILE.h5::/dataset``, or
+        the path of a dataset in the frames' own file.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If there is no such column, or its rows cannot be told to belong to the frames.
+    """
+    return _per_frame(reference, source, "monitor")
+
+
+def load_exposure(reference: str, source: FrameSource) -> NDArray[np.float64]:
+    """Exposure time of each frame in s, shape (frames,); NaN where it is not known.
+
+    Parameters
+    ----------
+    reference
+        ``auto`` for what the files state, else as in :func:`load_monitor`.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If the files state none, or as in :func:`load_monitor`.
+    """
+    if reference != "auto":
+        return _per_frame(reference, source, "exposure time")
+    stated = source.exposure
+    if stated is None:
+        raise InputError(
+            f"the metadata of {source.name} ({source.kind}) state no exposure time; name where it "
+            f"is: --exposure NAME or TABLE::COLUMN.{_named(source)}"
+        )
+    if isinstance(stated, np.ndarray):
+        return _in_order(stated, "of the metadata", source, "exposure time")
+    return np.full(len(source.records), float(stated))
+
+
+def _per_frame(reference: str, source: FrameSource, what: str) -> NDArray[np.float64]:
+    table, separator, column = reference.rpartition("::")
+    if separator:
+        return _from_table(Path(table), column, source, what)
+    values = source.column(reference)
+    own = Path(source.name.partition("::")[0])
+    if values is None and reference.startswith("/") and own.suffix.lower() in HDF5_SUFFIXES:
+        values = read_column(own, reference, what)
+    if values is None:
+        raise InputError(
+            f"{what} '{reference}' is not in the metadata of {source.name}."
+            f"{_named(source, reference)} A table is named as TABLE::COLUMN."
+        )
+    return _in_order(values, reference, source, what)
+
+
+def _from_table(table: Path, column: str, source: FrameSource, what: str) -> NDArray[np.float64]:
+    values = read_column(table, column, what)
+    reference = f"{table}::{column}"
+    if table.suffix.lower() in HDF5_SUFFIXES:
+        return _in_order(values, reference, source, what)
+    columns = read_table(table, what)
+    name = number_column(columns)
+    if name is None or name == column:
+        return _in_order(values, reference, source, what)
+    numbers = columns[name]
+    if np.unique(numbers).size < numbers.size or not np.all(numbers == np.round(numbers)):
+        raise InputError(f"{what}: column '{name}' of {table} must number the rows, each once.")
+    if not source.numbered:
+        return _in_order(values[np.argsort(numbers)], reference, source, what)
+    return _by_number(numbers, values, source, f"{what}: column '{name}' of {table}")
+
+
+def _by_number(
+    numbers: NDArray[np.float64], values: NDArray[np.float64], source: FrameSource, where: str
+) -> NDArray[np.float64]:
+    """Values by acquisition number; NaN for a frame whose number is not in the table."""
+    wanted = np.array([record.index for record in source.records], np.float64)
+    order = np.argsort(numbers)
+    place = order[np.minimum(np.searchsorted(numbers[order], wanted), numbers.size - 1)]
+    found = numbers[place] == wanted
+    present = np.unique(wanted)
+    shifted = present.size == numbers.size and np.ptp(present - np.sort(numbers)) == 0
+    if not found.any() or (shifted and not found.all()):
+        raise InputError(
+            f"{where} counts {numbers.min():g}-{numbers.max():g}, the frames "
+            f"{present[0]:g}-{present[-1]:g}; number the rows like the frames, or leave that "
+            "column out and give one row per frame, in order."
+        )
+    return np.where(found, values[place], np.nan)
+
+
+def _in_order(
+    values: NDArray[np.float64], reference: str, source: FrameSource, what: str
+) -> NDArray[np.float64]:
+    n_frames = len(source.records)
     if values.size != n_frames:
         raise InputError(
-            f"monitor {reference} has {values.size} values for {n_frames} frames; "
-            "expected one per frame."
+            f"{what} {reference} has {values.size} values for {n_frames} frames; "
+            "expected one per frame, or a table with a column 'frame'."
         )
     return values
 
 
-def _header_values(key: str, source: FrameSource) -> NDArray[np.float64]:
-    first = source.header if hasattr(source, "header") else {}
-    if key not in first:
-        raise InputError(
-            f"monitor '{key}' is not in the headers of {source.name}."
-            + (did_you_mean(key, first) if first else " The headers are empty.")
-        )
-    values = np.full(len(source.records), np.nan)
-    for row in range(values.size):
-        try:
-            values[row] = float(source.read(row).header[key].split()[0])
-        except (FrameError, KeyError, ValueError, IndexError):
-            continue  # NaN: the frame is flagged low_monitor and skipped, never taken as 1.0
-    return values
-
-
-def _column(path: Path, column: str) -> NDArray[np.float64]:
-    if not path.is_file():
-        raise InputMissingError(f"monitor file {path} does not exist.")
-    if path.suffix.lower() in HDF5_SUFFIXES:
-        with h5py.File(path, "r", locking=False) as file:
-            if column not in file:
-                raise InputError(f"monitor: {path} has no dataset {column}.")
-            return np.asarray(file[column][()], np.float64).ravel()
-    lines = [line.lstrip("# ").strip() for line in path.read_text().splitlines() if line.strip()]
-    separator = "," if lines and "," in lines[0] else None
-    table = [[cell.strip() for cell in line.split(separator)] for line in lines]
-    names = table[0] if table else []
-    if column.isdigit() and column not in names:
-        place, rows = int(column), table if _is_number(names[0]) else table[1:]
-    elif column in names:
-        place, rows = names.index(column), table[1:]
-    else:
-        raise InputError(f"monitor: {path} has no column '{column}'.{did_you_mean(column, names)}")
-    try:
-        return np.array([float(row[place]) for row in rows])
-    except (ValueError, IndexError) as error:
-        raise InputError(f"monitor: column '{column}' of {path} is not numeric: {error}") from error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _named(source: FrameSource, wanted: str | None = None) -> str:
+    """Which numbers the metadata hold, or the nearest of them."""
+    known = set(source.columns)
+    for row, record in enumerate(source.records):
+        if not record.problem:
+            try:
+                known |= set(source.read(row).header)
+            except FrameError:
+                continue
+            break
+    if not known:
+        return " They hold no number per frame."
+    return did_you_mean(wanted, known) if wanted else f" There is: {', '.join(sorted(known))}."

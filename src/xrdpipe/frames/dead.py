@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.types import IntArray
+
 _COUNTING = re.compile(
     r"pilatus|eiger|maxipix|lambda|xpad|cirpad|medipix|timepix|mythen|merlin|dectris", re.I
 )
@@ -17,6 +19,10 @@ _INTEGRATING = re.compile(
     r"fit2d|varex|aarhus|raspberry|apex|titan|hamamatsu|nexus.*flat|mil.*cam",
     re.I,
 )
+
+_DEPTHS = (8, 16, 32)
+"""Bits of the unsigned types that detectors store; 12 or 20 bits are those of their counters."""
+_TOP32 = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,12 @@ def pixel_kind(
     description: str | None = None,
     saturation: float | None = None,
     override: tuple[float, ...] | str | None = None,
+    bit_depth: int | None = None,
 ) -> PixelKind:
     """Decide from the detector class, the metadata, or the values seen, in this order.
+
+    The largest value of the detector's own dtype means 'no measurement' also where a writer has
+    cast the pixels to a wider one: 65535 stays 65535 in a uint32 copy.
 
     Parameters
     ----------
@@ -65,29 +75,66 @@ def pixel_kind(
         Saturation value from metadata or option.
     override
         ``--sentinel``: values, or ``"none"``.
+    bit_depth
+        Bits of a pixel as the detector read it, from the metadata or the source of a cast.
     """
     dtype = image.dtype
-    top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else None
+    top = float(np.iinfo(dtype).max) if dtype.kind == "u" else None
     counting, reason = _counting(image, detector_class, description)
     stated = " by the " in reason
+    own_top, why = _top_before_cast(image, bit_depth)
+    largest = (top,) if own_top is None else (own_top, top)
+    tops = tuple(value for value in largest if value is not None)
     if override is not None:
         sentinels = () if override == "none" else tuple(float(v) for v in override)
         reason = f"{reason}; sentinels from the option"
-    elif counting and dtype.kind == "u":
-        sentinels = (float(top or 0),)
     elif counting:
-        sentinels = (-1.0, -2.0)
+        sentinels = tops if dtype.kind == "u" else (*tops, -1.0, -2.0)
     else:
         sentinels = ()
-    if not counting and saturation is None and dtype.kind == "u":
-        saturation = top
+    reason += f"; {why}" if why else ""
+    if not counting and saturation is None and tops:
+        saturation = tops[0]
     suspect = bool(
         not (counting or stated)
         and override is None
-        and dtype.kind == "u"
-        and (image == dtype.type(top)).any()
+        and any((image == dtype.type(value)).any() for value in tops)
     )
     return PixelKind(counting, sentinels, saturation, reason, suspect)
+
+
+def _top_before_cast(image: NDArray[Any], bit_depth: int | None) -> tuple[float | None, str]:
+    """The largest value of the dtype that was cast to the image's, and how it is known.
+
+    None where nothing shows a cast. Summed frames exceed the bits of one readout: then the
+    metadata do not tell.
+    """
+    dtype = image.dtype
+    if dtype.itemsize < 2 or dtype == np.float16:
+        return None, ""
+    width = 8 * dtype.itemsize if dtype.kind in "ui" else 8 * dtype.itemsize + 1
+    usable = image[np.isfinite(image)] if dtype.kind == "f" else image
+    if dtype.kind == "u":
+        usable = usable[usable != np.iinfo(dtype).max]
+    if not usable.size:
+        return None, ""
+    highest = usable.max()
+    if bit_depth in _DEPTHS and bit_depth < width:
+        top = 2**bit_depth - 1
+        if highest <= dtype.type(top):
+            return float(top), f"{bit_depth} bits before a writer made it {dtype}"
+        return None, (
+            f"the {bit_depth} bits of the metadata are one readout's, values reach {highest:g}"
+        )
+    for bits in (depth for depth in _DEPTHS[1:] if depth < width):
+        top = 2**bits - 1
+        several = highest == dtype.type(top) and (usable == highest).sum() > 1
+        if several:
+            return float(top), (
+                f"2^{bits}-1 is the largest value, in {int((usable == highest).sum())} pixels: "
+                f"{bits} bits before a writer made it {dtype}"
+            )
+    return None, ""
 
 
 def _counting(
@@ -104,9 +151,29 @@ def _counting(
             return True, "photon-counting: the only values below zero are -1 and -2"
         if below.size:
             return False, f"integrating: {below.size} different values below zero are data"
-    if image.dtype == np.uint32 and (image == np.iinfo(np.uint32).max).any():
+    dtype = image.dtype
+    room = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+    if room.max >= _TOP32 and (image == dtype.type(_TOP32)).any():
         return True, "photon-counting: 2^32-1 is present, no integrating detector reaches it"
     return False, "nothing says photon-counting: taken as integrating"
+
+
+MASK_BITS = ("gap", "dead", "under-responding", "over-responding", "noisy")
+"""Meaning of the lowest bits of an NXdetector ``pixel_mask``."""
+
+
+def pixel_mask_reasons(mask: IntArray) -> list[tuple[str, int]]:
+    """How many pixels a ``pixel_mask`` marks for which reason; a pixel counts once."""
+    reasons = []
+    left = np.asarray(mask).astype(np.int64)
+    for bit, why in enumerate(MASK_BITS):
+        marked = (left >> bit) & 1 == 1
+        if marked.any():
+            reasons.append((why, int(marked.sum())))
+        left = np.where(marked, 0, left)
+    if left.any():
+        reasons.append(("other", int((left != 0).sum())))
+    return reasons
 
 
 def oriented(image: NDArray[Any], flip: str, rotate: int) -> NDArray[Any]:

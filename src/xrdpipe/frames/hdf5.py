@@ -1,258 +1,414 @@
-"""A stack of frames in an HDF5 file: one dataset, or the linked data files of an Eiger master."""
+"""Frames in HDF5 files: the layout is probed, then every frame is read where its pixels lie."""
 
 from __future__ import annotations
 
+import math
 import re
 import threading
+from collections import Counter, OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers the decompression filters of detectors
 import numpy as np
+from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError, InputError, InputMissingError
+from xrdpipe.frames.layouts import areadetector, bliss, dectris, lima, maxiv, nexus, petra, stack
+from xrdpipe.frames.layouts.layout import Column, Layout, Probe, Scope, holds_frames
+from xrdpipe.frames.layouts.links import (
+    LostDatasetError,
+    find_dataset,
+    follow,
+    open_file,
+    why_not_open,
+)
+from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
 from xrdpipe.schema import FrameStatus
-from xrdpipe.types import BoolArray, DetectorInfo, Frame, FrameRecord
+from xrdpipe.types import DetectorInfo, Frame, FrameRecord, IntArray, ScanHint
 
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5"})
-MIN_SIDE = 16
-"""A dataset whose last two axes are shorter is no stack of detector frames."""
 
-_EIGER_DATA = re.compile(r"data_\d+$")
+PROBES: tuple[Probe, ...] = (
+    dectris.probe,
+    bliss.probe,
+    areadetector.probe,
+    lima.probe,
+    maxiv.probe,
+    petra.probe,
+    nexus.probe,
+    stack.probe,
+)
+"""Asked in this order; the last one answers or raises."""
+
+OPEN_FILES = 32
+"""So many data files are kept open."""
+
+_SELECTION = re.compile(r"^(.*?)\[([-\d:,\s]+)\]$")
 
 
 def open_hdf5(path: Path, dataset: str | None) -> Hdf5Series:
-    """Open ``path``; with no dataset named, the one obvious stack in it.
+    """Open the frames in ``path``.
+
+    Parameters
+    ----------
+    dataset
+        A dataset, or a group to stay in (a bliss scan ``3.1``, an NXentry); None for the whole
+        file. ``/data[:, 1]`` takes index 1 of the second axis before the last two.
 
     Raises
     ------
     InputMissingError
         If file or dataset does not exist.
     InputError
-        If there is no stack, or more than one.
+        If there are no frames, or several stacks that could be meant.
     """
     if not path.exists():
         raise InputMissingError(f"{path} does not exist; check the path of the frames.")
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = open_file(str(path))
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5: {error}.") from error
+        raise InputError(f"{path} {why_not_open(str(path), error)}.") from error
+    name, selection = _split(path, dataset or "")
+    scope = replace(_scope(path, file, name), selection=selection)
+    layout = next(found for probe in PROBES if (found := probe(scope)) is not None)
+    if selection and not layout.selected:
+        layout = _selected(scope, layout)
+    return Hdf5Series(path, file, layout)
+
+
+def _split(path: Path, dataset: str) -> tuple[str, tuple[int | None, ...]]:
+    """``/data[:, 1]`` → ``/data`` and (None, 1)."""
+    match = _SELECTION.match(dataset)
+    if match is None:
+        return dataset, ()
+    words = [word.strip() for word in match[2].split(",")]
+    if not all(word == ":" or word.isdigit() for word in words):
+        raise InputError(
+            f"{path}::{dataset}: '[{match[2]}]' cannot be read; expected a number or ':' for each "
+            "axis before the image, for example [:, 1]."
+        )
+    return match[1], tuple(None if word == ":" else int(word) for word in words)
+
+
+def _scope(path: Path, file: h5py.File, name: str) -> Scope:
+    """What the user means by a name in a file."""
+    if not name.strip("/"):
+        return Scope(str(path), file)
     try:
-        if dataset is not None:
-            names = [dataset]
-        elif (eiger := _eiger_links(file)) is not None:
-            names = eiger
-        else:
-            names = _find_stacks(file, path)
-        return Hdf5Series(path, file, names, given=dataset is not None)
-    except Exception:
-        file.close()
-        raise
-
-
-def _eiger_links(file: h5py.File) -> list[str] | None:
-    """Names ``/entry/data/data_00000N`` of a DECTRIS master file, from the first to the last.
-
-    Dangling links are included, and so are numbers left out in between.
-    """
-    group = file.get("entry/data")
-    if not isinstance(group, h5py.Group):
-        return None
-    names = [name for name in group if _EIGER_DATA.match(name)]
-    if not names:
-        return None
-    digits = len(names[0]) - len("data_")
-    numbers = [int(name.removeprefix("data_")) for name in names]
-    return [
-        f"/entry/data/data_{number:0{digits}d}"
-        for number in range(min(1, *numbers), max(numbers) + 1)
+        item = follow(file["/"], name)
+    except LostDatasetError as error:
+        raise InputMissingError(
+            f"{path} has no dataset {name}"
+            + ("." if error.file == file.filename else f": {error.reason}.")
+        ) from error
+    entry = name.strip("/").split("/")[0]
+    if isinstance(item, h5py.Dataset):
+        if item.ndim < 2 or item.dtype.kind not in "uif":
+            raise InputError(
+                f"{path}::{name} is no stack of frames: {item.ndim} dimensions of {item.dtype}."
+            )
+        inside = "/" in name.strip("/")
+        return Scope(str(path), file, name, (item,), entry if inside else "")
+    if name.strip("/") == entry:
+        return Scope(str(path), file, name, entry=entry)
+    only = [data for child in item if holds_frames(data := _quietly(item, child), 2)]
+    only += [
+        data
+        for child in item
+        if isinstance(group := _quietly(item, child), h5py.Group)
+        and holds_frames(data := _quietly(group, "data"), 2)
     ]
-
-
-def _find_stacks(file: h5py.File, path: Path) -> list[str]:
-    found: dict[Any, str] = {}
-
-    def visit(name: str, item: Any) -> None:
-        if (
-            isinstance(item, h5py.Dataset)
-            and item.ndim >= 2
-            and item.dtype.kind in "uif"
-            and min(item.shape[-2:]) >= MIN_SIDE
-        ):
-            found.setdefault(item.id.__hash__(), "/" + name)
-
-    file.visititems(visit)
-    names = list(found.values())
-    stacks = [name for name in names if file[name].ndim >= 3]
-    if not stacks and len(names) == 1:
-        stacks = names
-    candidates = stacks or names
-    if not candidates:
+    if not only:
         raise InputError(
-            f"{path} holds no stack of frames; name the dataset as {path}::/path/to/dataset."
+            f"{path}::{name} is a group without a stack of frames; name the dataset itself."
         )
-    if len(candidates) > 1:
-        listing = ", ".join(f"{name} {file[name].shape}" for name in candidates[:6])
-        what = "stacks of frames" if stacks else "images"
+    return Scope(str(path), file, name, tuple(only), entry)
+
+
+def _quietly(group: h5py.Group, name: str) -> Any:
+    try:
+        return follow(group, name)
+    except LostDatasetError:
+        return None
+
+
+def _selected(scope: Scope, layout: Layout) -> Layout:
+    """The planes at an index of some axes before the last two."""
+    shown = ", ".join(":" if index is None else str(index) for index in scope.selection)
+    item = find_dataset(scope.file["/"], layout.datasets[0]) if len(layout.datasets) == 1 else None
+    leading = () if item is None else item.shape[:-2]
+    n = layout.planes.size
+    if item is None or len(scope.selection) > len(leading) or math.prod(leading) != n:
         raise InputError(
-            f"{path} holds {len(candidates)} {what} ({listing}); "
-            f"name one as {path}::{candidates[0]}."
+            f"{scope.path}::{scope.name}: [{shown}] cannot be taken of {layout.name} with "
+            f"{len(layout.datasets)} datasets and axes {tuple(leading)} before the image."
         )
-    return stacks
+    index = tuple(slice(None) if i is None else i for i in scope.selection)
+    try:
+        rows = np.arange(n).reshape(leading)[index].ravel()
+    except IndexError as error:
+        raise InputError(
+            f"{scope.path}::{scope.name}: [{shown}] lies outside the axes {tuple(leading)}."
+        ) from error
+    return replace(
+        layout,
+        planes=layout.planes.take(rows),
+        numbers=None if layout.numbers is None else layout.numbers[rows],
+        columns={},
+        scan=None,
+        exposure=layout.exposure if isinstance(layout.exposure, float) else None,
+        evidence=(*layout.evidence, f"[{shown}] of the axes {tuple(leading)}"),
+    )
 
 
 class Hdf5Series:
-    """Frames of one or more datasets of one file, in order; axes before the last two are flat.
+    """Frames of a file in order, wherever their pixels lie.
 
     Parameters
     ----------
     path
-        For messages.
+        As given by the user.
     file
-        Open for reading.
-    names
-        Dataset names; those that are not there (dangling links) keep the places of their frames.
-    given
-        True if the user named the dataset.
+        The same, open.
+    layout
+        What it was found to be.
     """
 
-    def __init__(self, path: Path, file: h5py.File, names: list[str], *, given: bool) -> None:
+    def __init__(self, path: Path, file: h5py.File, layout: Layout) -> None:
         self.name = str(path)
-        self._path = path
         self._file = file
-        self._lock = threading.Lock()
-        stat = path.stat()
-        records: list[FrameRecord] = []
-        self._where: list[tuple[str, tuple[int, ...]]] = []
-        self.shape = (0, 0)
-        self.dtype = np.dtype("u4")
-        found = [self._dataset(name) for name in names]
-        # In a master file the place of a frame is its number, from 1 as DECTRIS counts; missing
-        # files are counted too.
-        self.numbered = not given and _EIGER_DATA.search(names[0]) is not None
-        next_index = 1 if self.numbered else 0
-        for number, (name, data) in enumerate(zip(names, found, strict=True)):
-            if data is None:
-                if given:
-                    raise InputMissingError(f"{path} has no dataset {name}.")
-                for place in range(_frames_missing(found, number, next_index)):
-                    self._where.append((name, ()))
-                    records.append(FrameRecord(f"{path}::{name}", place, next_index, 0, 0))
-                    next_index += 1
-                continue
-            if data.ndim < 2 or data.dtype.kind not in "uif":
-                raise InputError(
-                    f"{path}::{name} is no stack of frames: {data.ndim} dimensions of {data.dtype}."
-                )
-            shape = (int(data.shape[-2]), int(data.shape[-1]))
-            if self.shape == (0, 0):
-                self.shape, self.dtype = shape, data.dtype
-            start = data.attrs.get("image_nr_low")
-            if start is not None:
-                next_index, self.numbered = int(start), True
-            for place, position in enumerate(np.ndindex(*data.shape[:-2])):
-                self._where.append((name, position))
-                records.append(
-                    FrameRecord(
-                        f"{path}::{name}", place, next_index, stat.st_size, stat.st_mtime_ns
-                    )
-                )
-                next_index += 1
-        if self.shape == (0, 0):
-            raise InputError(f"{path}: none of the linked data files can be opened.")
-        self.records = tuple(records)
-        self.detector = _detector(file)
-        layout = "Eiger master" if len(names) > 1 or _EIGER_DATA.search(names[0]) else "HDF5 stack"
+        self._layout = layout
+        self._planes = layout.planes
+        self._open = _OpenDatasets(layout.planes.stored)
+        typical = _typical(layout.planes)
+        if typical is None:
+            reason = next(iter(layout.planes.reason.values()), "it is empty")
+            raise InputError(f"{path} holds no frame that can be read: {reason}.")
+        self.shape = typical.shape
+        self.dtype = typical.dtype
+        self.numbered = layout.numbers is not None
+        self.records = _records(layout, typical)
+        self.detector = _with_pixels(layout.detector, layout.planes)
+        self.exposure = layout.exposure
+        self.scan = layout.scan
+        self.columns = {name: column.units for name, column in layout.columns.items()}
+        self.evidence = (*layout.evidence, *_pixel_evidence(layout, typical, file))
+        names = layout.datasets
         self.kind = (
-            f"{layout} {names[0]}{f' … {names[-1]}' if len(names) > 1 else ''}, "
-            f"{len(records)} frames of {self.shape[0]} x {self.shape[1]} {self.dtype}"
+            f"{layout.name} {names[0]}{f' … {names[-1]}' if len(names) > 1 else ''}, "
+            f"{len(self.records)} frames of {self.shape[0]} x {self.shape[1]} {self.dtype}"
         )
 
-    def read(self, row: int) -> Frame:
-        """Read one frame; raises FrameError naming dataset and frame."""
-        name, position = self._where[row]
-        data = self._dataset(name)
-        if data is None:
-            raise FrameError(
-                FrameStatus.MISSING, f"{self._path}::{name} points to a file that is not there"
-            )
-        if tuple(data.shape[-2:]) != self.shape:
-            raise FrameError(
-                FrameStatus.WRONG_SHAPE,
-                f"{self._path}::{name} has {data.shape[-2]} x {data.shape[-1]} pixels, "
-                f"the series has {self.shape[0]} x {self.shape[1]}",
-            )
-        if data.dtype != self.dtype:
-            raise FrameError(
-                FrameStatus.WRONG_SHAPE,
-                f"{self._path}::{name} holds {data.dtype}, the series {self.dtype}",
-            )
-        try:
-            return Frame(np.asarray(data[position]))
-        except OSError as error:
-            raise FrameError(
-                FrameStatus.CORRUPT,
-                f"frame {row} of {self._path}::{name} cannot be decoded ({error})",
-            ) from error
+    exposure: NDArray[np.float64] | float | None
+    scan: ScanHint | None
 
-    def values(self, name: str) -> np.ndarray[Any, Any] | None:
-        """A numeric dataset of the same file, flattened; None if there is none of that name."""
-        data = self._dataset(name)
+    def read(self, row: int) -> Frame:
+        """Read one frame; raises FrameError naming file, dataset and frame."""
+        record = self.records[row]
+        if record.problem:
+            raise FrameError(record.problem, record.reason)
+        number = int(self._planes.which[row])
+        stored = self._planes.stored[number]
+        data, problem, reason = self._open.get(number)
+        place = record.place
+        try:
+            leading = data.shape[:-2]
+            where = (
+                np.unravel_index(place, leading) if len(leading) > 1 else (place,)[: len(leading)]
+            )
+            if data.shape[-2:] != self.shape or data.dtype != self.dtype:
+                raise _wrong(stored.name, data.shape[-2:], data.dtype, self)
+            if problem is not None and problem[place]:
+                raise FrameError(int(problem[place]), reason[place])
+            return Frame(np.asarray(data[tuple(int(i) for i in where)]))
+        except (ValueError, IndexError) as error:
+            raise FrameError(
+                FrameStatus.MISSING,
+                f"{stored.name} has {data.shape} values, frame {place} is not in it",
+            ) from error
+        except OSError as error:
+            if isinstance(error, FrameError):
+                raise
+            raise _undecoded(stored, place, data, error) from error
+
+    def column(self, name: str) -> NDArray[np.float64] | None:
+        """Values of one column, NaN at the end where a scan stopped early; None if unknown."""
+        column = self._layout.columns.get(name)
+        return None if column is None else self._padded(column.read())
+
+    def values(self, name: str) -> NDArray[np.float64] | None:
+        """A column by name, or a numeric dataset of the file by path, flat; None if unknown."""
+        known = self.column(name)
+        if known is not None:
+            return known
+        data = find_dataset(self._file["/"], name)
         if data is None or data.dtype.kind not in "uif":
             return None
+        at = Column.at(data)
+        for column in self._layout.columns.values():
+            if (column.file, column.dataset) == (at.file, at.dataset):
+                return self._padded(column.read())
         return np.asarray(data[()], np.float64).ravel()
 
-    def _dataset(self, name: str) -> h5py.Dataset | None:
-        try:
-            with self._lock:
-                item = self._file[name]
-        except (KeyError, OSError):  # a dangling external link raises either
-            return None
-        return item if isinstance(item, h5py.Dataset) else None
+    def _padded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        missing = len(self.records) - values.size
+        return np.pad(values, (0, missing), constant_values=np.nan) if missing > 0 else values
 
 
-def _frames_missing(found: list[h5py.Dataset | None], number: int, next_index: int) -> int:
-    """How many frames a data file that is not there held.
+class _OpenDatasets:
+    """The datasets read last, open; safe to use from threads."""
 
-    Its successor says with which frame it starts; else all files but the last hold equally many.
-    """
-    after = found[number + 1] if number + 1 < len(found) else None
-    if after is not None and "image_nr_low" in after.attrs:
-        return max(int(after.attrs["image_nr_low"]) - next_index, 0)
-    full = next((data for data in found if data is not None), None)
-    return 1 if full is None else int(np.prod(full.shape[:-2], dtype=np.int64))
+    def __init__(self, stored: tuple[Stored, ...]) -> None:
+        self._stored = stored
+        self._lock = threading.Lock()
+        self._held: OrderedDict[int, _Opened] = OrderedDict()
+
+    def get(self, number: int) -> _Opened:
+        """A dataset, with the unwritten frames of one that was not looked into at the start.
+
+        A thread may still read a dataset that is dropped here: its file closes when the last
+        reader lets go.
+        """
+        with self._lock:
+            held = self._held.get(number)
+            if held is None:
+                held = self._held[number] = _opened(self._stored[number])
+                if len(self._held) > OPEN_FILES:
+                    self._held.popitem(last=False)
+            else:
+                self._held.move_to_end(number)
+        return held
 
 
-def _detector(file: h5py.File) -> DetectorInfo:
-    """What ``/entry/instrument/detector`` says, where it exists (NXdetector, DECTRIS)."""
-    group = file.get("entry/instrument/detector")
-    if not isinstance(group, h5py.Group):
-        return DetectorInfo()
+_Opened = tuple[h5py.Dataset, NDArray[np.uint8] | None, dict[int, str]]
 
-    def first(*names: str) -> Any:
-        for name in names:
-            item = group.get(name)
-            if isinstance(item, h5py.Dataset):
-                return item[()]
-        return None
 
-    mask = first("pixel_mask", "detectorSpecific/pixel_mask")
-    pixel_mask: BoolArray | None = None
-    if mask is not None and np.ndim(mask) >= 2:
-        pixel_mask = np.asarray(mask).reshape(np.shape(mask)[-2:]) != 0
-    saturation = first(
-        "saturation_value",
-        "detectorSpecific/saturation_value",
-        "detectorSpecific/countrate_correction_count_cutoff",
+def _opened(stored: Stored) -> _Opened:
+    try:
+        file = open_file(stored.file)
+    except FileNotFoundError as error:
+        raise FrameError(FrameStatus.MISSING, f"{stored.file} is not there any more") from error
+    except OSError as error:
+        raise FrameError(
+            FrameStatus.UNREADABLE, f"{stored.file} {why_not_open(stored.file, error)}"
+        ) from error
+    data = follow(file["/"], stored.dataset)
+    if not isinstance(data, h5py.Dataset) or data.ndim < 2:
+        raise FrameError(FrameStatus.MISSING, f"{stored.name} is no dataset of frames")
+    if stored.examined:
+        return data, None, {}
+    return data, *unwritten(data)
+
+
+def _wrong(
+    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], series: Hdf5Series
+) -> FrameError:
+    if shape != series.shape:
+        said = (
+            f"{name} has {shape[0]} x {shape[1]} pixels, the series has {series.shape[0]} x "
+            f"{series.shape[1]}"
+        )
+    else:
+        said = f"{name} holds {dtype}, the series {series.dtype}"
+    return FrameError(FrameStatus.WRONG_SHAPE, said)
+
+
+def _undecoded(stored: Stored, place: int, data: h5py.Dataset, error: OSError) -> FrameError:
+    """A chunk that cannot be decoded is damaged, unless its filter is not installed."""
+    what = f"frame {place} of {stored.name}"
+    filters = data.id.get_create_plist()
+    codes = [filters.get_filter(number)[0] for number in range(filters.get_nfilters())]
+    unknown = [str(code) for code in codes if not h5py.h5z.filter_avail(code)]
+    if unknown:
+        return FrameError(
+            FrameStatus.UNREADABLE,
+            f"{what} is compressed with HDF5 filter {', '.join(unknown)}, which is not installed",
+        )
+    return FrameError(
+        FrameStatus.CORRUPT, f"{what} cannot be decoded: it is truncated or damaged ({error})"
     )
-    description = first("description")
-    if isinstance(description, bytes):
-        description = description.decode(errors="replace")
-    wavelength = file.get("entry/instrument/beam/incident_wavelength")
-    return DetectorInfo(
-        description=None if description is None else str(description),
-        pixel_mask=pixel_mask,
-        saturation_value=None if saturation is None else float(np.max(saturation)),
-        wavelength=float(wavelength[()]) if isinstance(wavelength, h5py.Dataset) else None,
+
+
+def _typical(planes: Planes) -> Stored | None:
+    """A dataset of the shape and dtype that most frames have; None if there is no dataset."""
+    counts = np.bincount(planes.which[planes.problem == 0], minlength=len(planes.stored))
+    kinds: Counter[tuple[tuple[int, int], str]] = Counter()
+    first: dict[tuple[tuple[int, int], str], Stored] = {}
+    for stored, count in zip(planes.stored, counts.tolist(), strict=True):
+        if count:
+            kind = stored.shape, stored.dtype.str
+            kinds[kind] += count
+            first.setdefault(kind, stored)
+    return first[kinds.most_common(1)[0][0]] if kinds else None
+
+
+def _records(layout: Layout, typical: Stored) -> tuple[FrameRecord, ...]:
+    """One record per plane, with what is known of it before it is read."""
+    planes = layout.planes
+    numbers: IntArray = np.arange(planes.size) if layout.numbers is None else layout.numbers
+    problem, reason = planes.problem.copy(), dict(planes.reason)
+    for number, stored in enumerate(planes.stored):
+        if (stored.shape, stored.dtype) != (typical.shape, typical.dtype):
+            for row in np.flatnonzero((planes.which == number) & (problem == 0)).tolist():
+                problem[row] = FrameStatus.WRONG_SHAPE
+                reason[row] = (
+                    f"frame {planes.place[row]} of {stored.name} has {stored.shape[0]} x "
+                    f"{stored.shape[1]} pixels of {stored.dtype}, the series {typical.shape[0]} x "
+                    f"{typical.shape[1]} of {typical.dtype}"
+                )
+    if layout.numbers is not None:
+        # The first frame that can be read keeps the number.
+        order = np.argsort(problem != 0, kind="stable")
+        _, first = np.unique(numbers[order], return_index=True)
+        for row in np.setdiff1d(np.flatnonzero(problem == 0), order[first]).tolist():
+            problem[row] = FrameStatus.DUPLICATE
+            reason[row] = (
+                f"frame {planes.place[row]} of {planes.stored[planes.which[row]].name} "
+                f"repeats the number {numbers[row]} of an earlier frame"
+            )
+    names = [stored.name for stored in planes.stored]
+    rows = zip(
+        planes.which.tolist(),
+        planes.place.tolist(),
+        numbers.tolist(),
+        problem.tolist(),
+        strict=True,
     )
+    return tuple(
+        FrameRecord(
+            names[which],
+            place,
+            index,
+            planes.stored[which].size,
+            planes.stored[which].mtime_ns,
+            status,
+            reason.get(row, ""),
+        )
+        for row, (which, place, index, status) in enumerate(rows)
+    )
+
+
+def _with_pixels(info: DetectorInfo, planes: Planes) -> DetectorInfo:
+    """Add the gaps between the modules of a virtual dataset, and what the modules' dtype says."""
+    if planes.gaps is not None:
+        mask = info.pixel_mask
+        if mask is None or mask.shape != planes.gaps.shape:
+            mask = np.zeros(planes.gaps.shape, np.uint32)
+        info = replace(info, pixel_mask=mask | planes.gaps.astype(mask.dtype))
+    if planes.bit_depth is not None:
+        info = replace(info, bit_depth=min(planes.bit_depth, info.bit_depth or 64))
+    return info
+
+
+def _pixel_evidence(layout: Layout, typical: Stored, file: h5py.File) -> list[str]:
+    planes = layout.planes
+    said = []
+    if file.swmr_mode:
+        said.append("the file is still being written (SWMR): frames to come are not seen")
+    if planes.gaps is not None:
+        said.append(f"{int(planes.gaps.sum())} pixels lie between the modules (masked)")
+    if planes.bit_depth is not None:
+        said.append(f"the modules hold {planes.bit_depth} bits, stored as {typical.dtype}")
+    return said

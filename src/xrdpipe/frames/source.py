@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 import glob as globbing
+import itertools
+import os
 import re
+import stat
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from xrdpipe.errors import InputError, InputMissingError
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
 from xrdpipe.frames.images import ImageSeries
+from xrdpipe.frames.names import image_suffix, original_name, pattern
 from xrdpipe.types import FrameSource
 
 NOT_FRAMES = frozenset(
     {
-        ".poni", ".txt", ".json", ".toml", ".md", ".log", ".csv", ".dat", ".png", ".jpg", ".svg",
-        ".imctrl", ".immask", ".mask", ".msk", ".cif", ".xy", ".xye", ".py", ".yml", ".yaml",
-        ".html", ".pdf", ".npy", ".npz", ".metadata", ".part",
+        ".poni", ".txt", ".json", ".toml", ".md", ".log", ".csv", ".dat", ".png", ".jpg", ".jpeg",
+        ".gif", ".bmp", ".svg", ".imctrl", ".immask", ".mask", ".msk", ".cif", ".xy", ".xye",
+        ".chi", ".fxye", ".xrdml", ".gpx", ".py", ".ipynb", ".sh", ".mac", ".yml", ".yaml", ".html",
+        ".pdf", ".npy", ".npz", ".metadata", ".hexrd", ".xml", ".tfw", ".ini", ".cfg", ".par",
+        ".spec", ".fio", ".mda", ".inf", ".info", ".db", ".bak", ".tmp", ".part", ".lock",
+        ".zip", ".tar",
     }
 )  # fmt: skip
 """Suffixes that lie beside frames in a folder and are never frames themselves."""
 
+_NOT_OF_THE_SCAN = re.compile(
+    r"(?<![a-z])(dark|flat|flood|bkg|background|empty|blank|mask|calib\w*|standard|ceo2|lab6|agbeh)"
+    r"(?![a-z])",
+    re.I,
+)
+"""Words in the names of images that are taken beside a scan."""
+
+Found = dict[Path, os.stat_result | None]
+"""Files, with what the disk says of each: asked once; None where a link points to nothing."""
+
 
 def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
     """Open a folder, a glob, files, or ``file.h5::/dataset``.
+
+    A folder must hold one series: one kind of files whose names differ in their numbers only.
+    Globs and lists of files are taken as they are.
 
     Raises
     ------
@@ -40,72 +61,173 @@ def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
         path = Path(file)
         if dataset or (path.is_file() and path.suffix.lower() in HDF5_SUFFIXES):
             return open_hdf5(path, dataset or None)
-    # Overlapping globs name a frame once.
-    files = list(dict.fromkeys(file for name in names for file in _expand(name)))
-    stacks = [file for file in files if file.suffix.lower() in HDF5_SUFFIXES]
-    if stacks and len(stacks) == len(files):
-        masters = [file for file in files if file.stem.endswith("_master")]
-        if len(files) == 1 or len(masters) == 1:
-            return open_hdf5((masters or files)[0], None)
-        raise InputError(
-            f"{', '.join(names)} holds {len(files)} HDF5 files ({files[0].name}, …); "
-            "name one of them, or file.h5::/dataset."
-        )
+    found: Found = {}
+    notes: list[str] = []
+    for name in names:
+        files, note = _expand(name)
+        found |= files  # overlapping globs name a frame once
+        notes += note
+    stacks = [file for file in found if file.suffix.lower() in HDF5_SUFFIXES]
+    if stacks and len(stacks) == len(found):
+        return open_hdf5(_one_stack(stacks, ", ".join(names)), None)
     if stacks:
         raise InputError(
             f"{', '.join(names)} mixes image files and HDF5 files ({stacks[0].name}); "
             "give a glob that selects one kind, for example 'FOLDER/*.tif'."
         )
-    if not files:
+    if not found:
         raise InputMissingError(
             f"no frames found in {', '.join(names)}; expected detector images "
-            "(TIFF, CBF, EDF, …) or an HDF5 file."
+            f"(TIFF, CBF, EDF, …) or an HDF5 file.{_in_subfolders(names)}"
         )
-    return ImageSeries(natural_sort(files), ", ".join(names))
+    ordered = natural_sort(list(found))
+    patterns = _patterns(ordered)
+    if len(patterns) > 1:
+        notes.append(f"{len(patterns)} name patterns in natural order: {_listing(patterns)}")
+    return ImageSeries({file: found[file] for file in ordered}, ", ".join(names), tuple(notes))
 
 
-def _expand(name: str) -> list[Path]:
+def _expand(name: str) -> tuple[Found, list[str]]:
     """Files behind one argument: a folder's images, a glob's matches, or the file itself."""
     path = Path(name)
     if path.is_dir():
-        found = [
-            file
-            for file in path.iterdir()
-            if (file.is_file() or _dangling(file))
-            and not file.name.startswith(".")
-            and file.suffix.lower() not in NOT_FRAMES
-        ]
-        return _one_kind(found, path)
-    if path.exists() or _dangling(path):
-        return [path]
+        return _folder(path)
+    if os.path.lexists(path):
+        return {path: _stat(path)}, []
     if any(sign in name for sign in "*?["):
-        return [
-            file
-            for file in map(Path, globbing.glob(name))  # noqa: PTH207 - absolute patterns
-            if (file.is_file() or _dangling(file)) and not file.name.startswith(".")
-        ]
+        matches = map(Path, globbing.glob(name))  # noqa: PTH207 - absolute patterns
+        found = {file: _stat(file) for file in matches if not file.name.startswith(".")}
+        return {file: s for file, s in found.items() if s is None or stat.S_ISREG(s.st_mode)}, []
     raise InputMissingError(f"{name} does not exist; expected a folder, a glob or a file.")
 
 
-def _dangling(path: Path) -> bool:
-    """A link to a frame that is gone keeps its place: the frame is missing, nothing shifts."""
-    return path.is_symlink() and not path.exists()
+def _stat(path: Path | os.DirEntry[str]) -> os.stat_result | None:
+    """What the disk says; None for a link to a frame that is gone: it keeps its place."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
-def _one_kind(found: list[Path], folder: Path) -> list[Path]:
-    """A folder must hold one kind of frames: mixing would silently double the scan."""
-    kinds: dict[str, int] = {}
+def _folder(folder: Path) -> tuple[Found, list[str]]:
+    """Images of a folder, and what was left aside.
+
+    Raises
+    ------
+    InputError
+        If it holds several kinds of images or several series: mixing would double the scan.
+    """
+    found: Found = {}
+    aside: dict[str, int] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            result = _stat(entry)
+            if result is not None and not stat.S_ISREG(result.st_mode):
+                continue
+            suffix = image_suffix(entry.name)
+            if suffix in NOT_FRAMES:
+                aside[suffix] = aside.get(suffix, 0) + 1
+            else:
+                found[folder / entry.name] = result
+    kinds: dict[str, list[Path]] = {}
     for file in found:
-        kinds[file.suffix.lower()] = kinds.get(file.suffix.lower(), 0) + 1
-    hdf5 = sum(n for suffix, n in kinds.items() if suffix in HDF5_SUFFIXES)
-    images = {suffix: n for suffix, n in kinds.items() if suffix not in HDF5_SUFFIXES}
-    if len(images) > 1 or (images and hdf5):
-        listing = ", ".join(f"{n} × {suffix or 'no suffix'}" for suffix, n in kinds.items())
+        suffix = image_suffix(file.name)
+        kinds.setdefault("HDF5" if suffix in HDF5_SUFFIXES else suffix, []).append(file)
+    if len(kinds) > 1 and "" in kinds:
+        aside["no suffix"] = len(kinds.pop(""))  # README, SPEC scans, …
+    if len(kinds) > 1:
+        listing = ", ".join(f"{len(files)} × {kind}" for kind, files in kinds.items())
         raise InputError(
             f"folder {folder} holds several kinds of files ({listing}); "
             f"give a glob that selects the frames, for example '{folder}/*.tif'."
         )
-    return found
+    files = next(iter(kinds.values()), [])
+    if "HDF5" not in kinds:
+        places = Counter((s.st_dev, s.st_ino) for s in found.values() if s)
+        _one_series([file for file in files if not _repeats(file, found[file], places)], folder)
+    notes = []
+    if aside:
+        listing = ", ".join(f"{n} × {kind}" for kind, n in sorted(aside.items()))
+        notes.append(f"beside the frames, not read: {listing}")
+    return {file: found[file] for file in files}, notes
+
+
+def _repeats(file: Path, result: os.stat_result | None, places: Counter[tuple[int, int]]) -> bool:
+    """True for a link to a file that is there under another name (``latest.tif``)."""
+    return result is not None and places[result.st_dev, result.st_ino] > 1 and file.is_symlink()
+
+
+def _one_series(files: list[Path], folder: Path) -> None:
+    """Refuse a folder of several series, or of a series and a dark, flat or calibrant beside it.
+
+    Names of which most have a pattern of their own number nothing: they are one series.
+    """
+    patterns = _patterns(files)
+    if len(patterns) < 2:
+        return
+    single = sum(len(group) == 1 for group in patterns.values())
+    suspect = next((file.name for file in files if _NOT_OF_THE_SCAN.search(file.name)), None)
+    if suspect is None and 2 * single > len(files):
+        return
+    most = max(patterns.values(), key=len)
+    suffix = most[0].suffix
+    raise InputError(
+        f"folder {folder} holds {len(patterns)} series of images ({_listing(patterns)}); give a "
+        f"glob that selects one, for example '{folder}/{_glob(most)}', or '{folder}/*{suffix}' "
+        "to take all."
+    )
+
+
+def _patterns(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files by the pattern of their names."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(pattern(file.name), []).append(file)
+    return groups
+
+
+def _listing(patterns: dict[str, list[Path]]) -> str:
+    groups = sorted(patterns.values(), key=len, reverse=True)
+    shown = ", ".join(f"{len(group)} × {min(file.name for file in group)}" for group in groups[:4])
+    return shown + (", …" if len(groups) > 4 else "")
+
+
+def _glob(files: list[Path]) -> str:
+    """A glob that selects these files: what their names have in common, then a digit."""
+    if len(files) == 1:
+        return files[0].name
+    names = [original_name(file.name) for file in files]
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    start = "".join(letters[0] for letters in same).rstrip("0123456789")
+    return f"{start}[0-9]*{files[0].suffix}"
+
+
+def _one_stack(files: list[Path], name: str) -> Path:
+    """The HDF5 file that stands for a folder: its only one, or its only master."""
+    masters = [file for file in files if file.stem.endswith("_master")]
+    if len(files) == 1 or len(masters) == 1:
+        return (masters or files)[0]
+    shown = sorted(file.name for file in masters or files)
+    listing = ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
+    raise InputError(
+        f"{name} holds {len(shown)} HDF5 {'masters' if masters else 'files'} ({listing}); "
+        "name one of them, or file.h5::/dataset."
+    )
+
+
+def _in_subfolders(names: list[str]) -> str:
+    """A sentence on where the images are, if they lie one level deeper."""
+    for name in names:
+        if Path(name).is_dir():
+            for folder in sorted(path for path in Path(name).iterdir() if path.is_dir()):
+                for file in folder.iterdir():
+                    suffix = image_suffix(file.name)
+                    if suffix and suffix not in NOT_FRAMES and file.is_file():
+                        kind = file.suffix
+                        return f" Its folders hold {kind} files: try '{name}/*/*{kind}'."
+    return ""
 
 
 def natural_sort(files: Sequence[Path]) -> list[Path]:

@@ -163,6 +163,14 @@ def cbf_writer(folder: Path, name: str, detector: DetectorDescription) -> Iterat
     yield write
 
 
+def write_edf(path: Path, image: NDArray[Any], header: dict[str, str]) -> None:
+    """Write one image as EDF with a few lines of header; the suffix of ``path`` is free."""
+    with quiet():
+        from fabio.edfimage import EdfImage
+
+        EdfImage(data=np.ascontiguousarray(image), header=dict(header)).write(str(path))
+
+
 @contextlib.contextmanager
 def eiger_writer(
     folder: Path,

@@ -1,8 +1,9 @@
-"""Geometry from a PONI file as plain arrays; pyFAI computes every one of them."""
+"""Geometry from a PONI or GSAS-II file as plain arrays; pyFAI computes every one of them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
+from xrdpipe.integration.imctrl import bend, flat_geometry, parse_imctrl
 from xrdpipe.quiet import quiet
 from xrdpipe.types import BoolArray
 
 BIN_STEP = 0.01
 """Default bin width, degrees: bin centres are its multiples (decision 8)."""
+
+WAVELENGTHS = (0.01, 10.0)
+"""Å; beyond, a number was given in another unit."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,14 @@ class Geometry:
         Rows and columns of an oriented frame.
     wavelength
         In Å.
+    wavelength_in_file
+        What the file says, Å; None where it is silent.
     distance
         Sample to PONI, m.
     pixel_size
         (rows direction, columns direction), m.
+    orientation
+        pyFAI's number (EXIF) of the corner where the first pixel lies, 1-4.
     two_theta, chi
         Pixel centres, degrees.
     two_theta_range
@@ -42,22 +51,32 @@ class Geometry:
         True where the detector class has no pixel.
     detector_name
         pyFAI's name of the detector, or ``"Detector"`` if the PONI names none.
-    poni_text, poni_name, poni_sha256
-        The calibration as read.
+    file_format
+        ``PONI 2.1``, ``GSAS-II imctrl`` …
+    notes
+        What the reader of the file should know.
+    poni_text
+        The calibration as read, or converted to a PONI.
+    poni_name, poni_sha256
+        Name and hash of the file.
     integrator
         pyFAI's AzimuthalIntegrator; only ``integration`` touches it.
     """
 
     shape: tuple[int, int]
     wavelength: float
+    wavelength_in_file: float | None
     distance: float
     pixel_size: tuple[float, float]
+    orientation: int
     two_theta: NDArray[np.float64]
     chi: NDArray[np.float64]
     two_theta_range: tuple[float, float]
     solid_angle: NDArray[np.float32]
     gap_mask: BoolArray
     detector_name: str
+    file_format: str
+    notes: tuple[str, ...]
     poni_text: str
     poni_name: str
     poni_sha256: str
@@ -75,42 +94,235 @@ class Geometry:
         return np.asarray(self.integrator.polarization(self.shape, factor), np.float32)
 
 
-def load_geometry(path: Path | str, shape: tuple[int, int] | None = None) -> Geometry:
-    """Read a PONI file and compute the arrays of its geometry.
+def load_geometry(
+    path: Path | str,
+    shape: tuple[int, int] | None = None,
+    wavelength: float | None = None,
+    stated: float | None = None,
+) -> Geometry:
+    """Read a geometry file and compute its arrays.
 
     Parameters
     ----------
     path
-        PONI file (versions 1, 2, 2.1, 3 as pyFAI reads them).
+        PONI file (versions 1, 2, 2.1, 3 as pyFAI reads them) or GSAS-II ``.imctrl``.
     shape
-        Rows and columns of the oriented frames; needed where the PONI names no detector.
+        Rows and columns of the oriented frames; needed where the file names no detector.
+    wavelength
+        In Å; replaces the one in the file.
+    stated
+        What the frames say, Å: quoted where nothing else is given, never used.
 
     Raises
     ------
     InputMissingError
         If the file does not exist.
     InputError
-        If it is no PONI, has no wavelength, or describes a detector of another shape.
+        If it is no geometry, has no wavelength, or describes a detector of another shape.
     """
     path = Path(path)
-    text = _poni_text(path)
-    with quiet():
-        import pyFAI
-
-        try:
-            integrator = pyFAI.load(str(path))
-        except Exception as error:
-            raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
-    if not integrator.wavelength:
+    text = _text(path)
+    read = _read_imctrl if path.suffix.lower() == ".imctrl" else _read_poni
+    calibration = read(path, text, shape)
+    integrator = calibration.integrator
+    in_file = _plausible_wavelength(path, integrator.wavelength)
+    if wavelength is not None:
+        integrator.wavelength = wavelength * 1e-10
+    elif in_file is None:
+        accept = "" if stated is None else f" (the frames state {stated:.6g} Å, if that is right)"
         raise InputError(
-            f"{path} has no wavelength; add a line 'Wavelength: <metres>' to the PONI file."
+            f"{path} has no wavelength; add a line 'Wavelength: <metres>' to it, or give "
+            f"--wavelength in Å{accept}."
         )
     detector = integrator.detector
+    if not (detector.pixel1 and detector.pixel2):
+        raise InputError(f"{path} names neither a detector nor its pixel size.")
+    shape = _common_shape(path, detector, shape)
+    detector.shape = shape
+    with quiet():
+        gaps = detector.mask
+        corners = np.degrees(integrator.array_from_unit(shape, "corner", "2th_rad")[..., 0])
+        centre = integrator.array_from_unit(shape, "center", "2th_deg")
+        chi = np.degrees(integrator.chiArray(shape))
+        solid_angle = integrator.solidAngleArray(shape)
+    return Geometry(
+        shape=shape,
+        wavelength=float(integrator.wavelength) * 1e10,
+        wavelength_in_file=in_file,
+        distance=float(integrator.dist),
+        pixel_size=(float(detector.pixel1), float(detector.pixel2)),
+        orientation=int(detector.orientation),
+        two_theta=np.asarray(centre, np.float64),
+        chi=np.asarray(chi, np.float64),
+        two_theta_range=(float(corners.min()), float(corners.max())),
+        solid_angle=np.asarray(solid_angle, np.float32),
+        gap_mask=np.zeros(shape, bool) if gaps is None else np.asarray(gaps).astype(bool),
+        detector_name=str(detector.name),
+        file_format=calibration.file_format,
+        notes=calibration.notes,
+        poni_text=calibration.poni_text,
+        poni_name=path.name,
+        poni_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        integrator=integrator,
+    )
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    """What a geometry file says: pyFAI's integrator, and the same as PONI text."""
+
+    integrator: Any
+    file_format: str
+    poni_text: str
+    notes: tuple[str, ...] = ()
+
+
+def _text(path: Path) -> str:
+    if not path.exists():
+        raise InputMissingError(f"PONI file {path} does not exist; check --poni.")
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
+
+
+def _read_poni(path: Path, text: str, _shape: tuple[int, int] | None) -> _Calibration:
+    lines = [line.split(":", 1) for line in text.splitlines() if ":" in line]
+    given = {key.strip().lower(): value.strip() for key, value in lines}
+    absent = [key for key in ("distance", "poni1", "poni2") if key not in given]
+    if absent:
+        raise InputError(
+            f"{path} is not a PONI file: it has no line for {', '.join(absent)}; expected a "
+            "calibration saved by pyFAI or Dioptas, or a GSAS-II .imctrl file."
+        )
+    with quiet():
+        import pyFAI
+        from pyFAI.io.ponifile import PoniFile
+
+        newest = PoniFile.API_VERSION
+        try:
+            if float(given.get("poni_version", 1)) > newest:
+                raise InputError(
+                    f"{path} is a PONI file of version {given['poni_version']}, pyFAI "
+                    f"{pyFAI.version} reads up to {newest}; update pyFAI, or save the calibration "
+                    "again with an older one."
+                )
+            version = PoniFile(str(path)).API_VERSION
+            integrator = pyFAI.load(str(path))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
+    return _Calibration(integrator, f"PONI {version:g}", text)
+
+
+def _read_imctrl(path: Path, text: str, shape: tuple[int, int] | None) -> _Calibration:
+    controls = parse_imctrl(path, text)
+    if controls.size is not None:
+        shape = (controls.size[1], controls.size[0])
+    if shape is None:
+        raise InputError(f"{path} has no image size; give frames so that the shape is known.")
+    notes = []
+    pixel_size = controls.pixel_size
+    if pixel_size is None:
+        pixel_size, why = _pixel_size_by_shape(path, shape)
+        notes.append(f"{path.name} states no pixel size: {why}")
+    flat = flat_geometry(controls)
+    with quiet():
+        from pyFAI.detectors import Detector
+        from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+
+        detector = Detector(
+            pixel1=round(pixel_size[1] * 1e-6, 12),
+            pixel2=round(pixel_size[0] * 1e-6, 12),
+            max_shape=shape,
+            orientation=3,
+        )
+        integrator = AzimuthalIntegrator(
+            flat.distance,
+            flat.poni1,
+            flat.poni2,
+            flat.rot1,
+            flat.rot2,
+            flat.rot3,
+            detector=detector,
+            wavelength=controls.wavelength * 1e-10,
+        )
+        if controls.depth:
+            edge = float(integrator.array_from_unit(shape, "corner", "2th_deg")[..., 0].max())
+            corners = bend(detector.get_pixel_corners(), controls, integrator.rotation_matrix())
+            detector.set_pixel_corners(corners)
+            integrator.reset()
+            bent = float(integrator.array_from_unit(shape, "corner", "2th_deg")[..., 0].max())
+            notes.append(
+                f"{path.name}: DetDepth {controls.depth:g} changes 2theta from {edge:.4f} to "
+                f"{bent:.4f} degrees at the edge; it is applied to the pixel positions, a PONI "
+                "cannot hold it"
+            )
+    config = {
+        "pixel1": detector.pixel1,
+        "pixel2": detector.pixel2,
+        "max_shape": list(shape),
+        "orientation": 3,
+    }
+    lines = [
+        f"# Converted from the GSAS-II image controls {path.name}: {controls}",
+        *(f"# {note}" for note in notes),
+        "poni_version: 2.1",
+        "Detector: Detector",
+        f"Detector_config: {json.dumps(config)}",
+        f"Distance: {flat.distance!r}",
+        f"Poni1: {flat.poni1!r}",
+        f"Poni2: {flat.poni2!r}",
+        f"Rot1: {flat.rot1!r}",
+        f"Rot2: {flat.rot2!r}",
+        f"Rot3: {flat.rot3!r}",
+        f"Wavelength: {controls.wavelength * 1e-10!r}",
+    ]
+    return _Calibration(integrator, "GSAS-II imctrl", "\n".join(lines) + "\n", tuple(notes))
+
+
+def _pixel_size_by_shape(path: Path, shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
+    """(x, y) in µm if every detector of that shape known to pyFAI agrees, and the reason."""
+    with quiet():
+        from pyFAI.detectors import ALL_DETECTORS
+
+        same = {
+            kind for kind in ALL_DETECTORS.values() if getattr(kind, "MAX_SHAPE", None) == shape
+        }
+        known = {str(d.name): (d.pixel2 * 1e6, d.pixel1 * 1e6) for d in (kind() for kind in same)}
+    sizes = {(round(x, 3), round(y, 3)) for x, y in known.values()}
+    if len(sizes) != 1:
+        seen = ", ".join(f"{name} {size[0]:g} µm" for name, size in sorted(known.items())[:4])
+        raise InputError(
+            f"{path} states no pixel size, and {shape[0]} x {shape[1]} pixels "
+            f"{f'are those of {seen}' if seen else 'are no detector that pyFAI knows'}; add a line "
+            "'pixelSize:[<x>, <y>]' in µm."
+        )
+    size = sizes.pop()
+    names = " and ".join(sorted(known))
+    return size, f"{size[0]:g} x {size[1]:g} µm, as {shape[0]} x {shape[1]} pixels are {names}"
+
+
+def _plausible_wavelength(path: Path, metres: float | None) -> float | None:
+    """Wavelength in Å; a value in another unit than the file's is refused."""
+    if not metres:
+        return None
+    wavelength = float(metres) * 1e10
+    if not WAVELENGTHS[0] < wavelength < WAVELENGTHS[1]:
+        raise InputError(
+            f"{path} states a wavelength of {wavelength:.4g} Å, expected "
+            f"{WAVELENGTHS[0]:g}-{WAVELENGTHS[1]:g} Å; a PONI file holds it in metres."
+        )
+    return wavelength
+
+
+def _common_shape(path: Path, detector: Any, shape: tuple[int, int] | None) -> tuple[int, int]:
+    """Shape of detector and frames, which must agree."""
     expected: tuple[int, int] | None = None
     if detector.max_shape:
         expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
-    if shape is None:
-        shape = expected
+    shape = shape or expected
     if shape is None:
         raise InputError(f"{path} names no detector shape; give frames so that the shape is known.")
     if expected is not None and shape != expected:
@@ -123,47 +335,7 @@ def load_geometry(path: Path | str, shape: tuple[int, int] | None = None) -> Geo
             f"{path} describes the detector {detector.name} with {expected[0]} x {expected[1]} "
             f"pixels, but the frames have {shape[0]} x {shape[1]}.{hint}"
         )
-    detector.shape = shape
-    with quiet():
-        gaps = detector.mask
-        corners = np.degrees(integrator.array_from_unit(shape, "corner", "2th_rad")[..., 0])
-        centre = integrator.array_from_unit(shape, "center", "2th_deg")
-        chi = np.degrees(integrator.chiArray(shape))
-        solid_angle = integrator.solidAngleArray(shape)
-    return Geometry(
-        shape=shape,
-        wavelength=float(integrator.wavelength) * 1e10,
-        distance=float(integrator.dist),
-        pixel_size=(float(detector.pixel1), float(detector.pixel2)),
-        two_theta=np.asarray(centre, np.float64),
-        chi=np.asarray(chi, np.float64),
-        two_theta_range=(float(corners.min()), float(corners.max())),
-        solid_angle=np.asarray(solid_angle, np.float32),
-        gap_mask=np.zeros(shape, bool) if gaps is None else np.asarray(gaps).astype(bool),
-        detector_name=str(detector.name),
-        poni_text=text,
-        poni_name=path.name,
-        poni_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        integrator=integrator,
-    )
-
-
-def _poni_text(path: Path) -> str:
-    """Return the text of a PONI file after checking that it is one."""
-    if not path.exists():
-        raise InputMissingError(f"PONI file {path} does not exist; check --poni.")
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
-    keys = {line.split(":", 1)[0].strip().lower() for line in text.splitlines() if ":" in line}
-    absent = [key for key in ("distance", "poni1", "poni2") if key not in keys]
-    if absent:
-        raise InputError(
-            f"{path} is not a PONI file: it has no line for {', '.join(absent)}; "
-            "expected a calibration saved by pyFAI or Dioptas."
-        )
-    return text
+    return shape
 
 
 def save_poni(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from xrdpipe.integration.rings import Rings
+from xrdpipe.masks import with_halo
 from xrdpipe.types import BoolArray
 
 MIN_PIXELS = 8
@@ -165,7 +166,7 @@ def robust_outliers(
     )
     rejected = _grow(rejected, weak, halo)
     if saturated.any():
-        rejected |= _dilate(saturated, halo)
+        rejected |= with_halo(saturated, halo)
     return np.asarray(rejected & valid, bool)
 
 
@@ -269,18 +270,6 @@ def _grow(seed: BoolArray, candidate: BoolArray, steps: int) -> BoolArray:
         fresh = candidate[front[:, 0], front[:, 1]] & ~grown[front[:, 0], front[:, 1]]
         front = np.unique(front[fresh], axis=0)
         grown[front[:, 0], front[:, 1]] = True
-    return grown
-
-
-def _dilate(seed: BoolArray, radius: int) -> BoolArray:
-    """Grow ``seed`` by a disc of ``radius`` pixels."""
-    grown = seed.copy()
-    if radius:
-        reach = np.arange(-radius, radius + 1)
-        dy, dx = np.meshgrid(reach, reach, indexing="ij")
-        disc = np.argwhere(dy**2 + dx**2 <= radius**2) - radius
-        spread = _neighbours(np.argwhere(seed), disc, seed.shape)
-        grown[spread[:, 0], spread[:, 1]] = True
     return grown
 
 

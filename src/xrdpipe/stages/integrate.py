@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,23 +18,34 @@ from numpy.typing import NDArray
 from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames import open_frames
-from xrdpipe.frames.auxiliary import load_correction, load_masks, load_monitor
-from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind
+from xrdpipe.frames.auxiliary import Correction, load_correction, load_masks
+from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReducedFrame, ReductionSettings
 from xrdpipe.integration.rejection import POISSON, PixelNoise
+from xrdpipe.scan import one_per_frame
 from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
+from xrdpipe.stages.normalisation import Normalisation, load_normalisation
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.parts import Column, PartFolder, Rows
-from xrdpipe.store.patterns import COUNTS, KEY_PATH, PatternsHeader, write_patterns
+from xrdpipe.store.patterns import (
+    COUNTS,
+    KEY_PATH,
+    PatternsHeader,
+    Positioner,
+    write_patterns,
+)
 from xrdpipe.types import FrameSource, Mask, Outcome, Progress
 
 BLOCK_ROWS = 64
 """Frames per block of resumable state; at 1 Mpixel about 5 s of work on one core."""
 
-LOW_MONITOR = 0.01
-"""A monitor below this fraction of its median flags the frame."""
+DISAGREEMENT = 1e-3
+"""Two wavelengths that differ by more than this fraction are reported."""
+
+DISTANCE_DISAGREEMENT = 0.05
+"""The same for distances: motor positions are rarely calibrated."""
 
 NOT_IN_KEY = ("output", "restart", "threads", "frames", "poni", "mask", "dark", "flat")
 """Options that do not change the numbers, or whose content is hashed instead of the path."""
@@ -49,9 +61,7 @@ class Job:
     binning: Binning
     kind: PixelKind
     reducer: FrameReducer
-    monitor: NDArray[np.float64] | None
-    monitor_reference: float
-    monitor_low: float
+    normalisation: Normalisation
     header: PatternsHeader
 
 
@@ -97,34 +107,36 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     progress.note(f"frames: {source.kind}")
     first = first_frame(source)
     shape = oriented(first, config.flip, config.rotate).shape
-    geometry = load_geometry(config.poni, (int(shape[0]), int(shape[1])))
-    _note_wavelength(source, geometry, progress)
+    geometry = load_geometry(
+        config.poni, (int(shape[0]), int(shape[1])), config.wavelength, source.detector.wavelength
+    )
+    for note in geometry.notes:
+        progress.note(note)
+    for contradiction in contradictions(source, geometry):
+        progress.note(f"warning: {contradiction}")
     kind = pixel_kind(
         first,
         geometry.detector_name,
         source.detector.description,
         config.saturation or source.detector.saturation_value,
         config.sentinel,
+        source.detector.bit_depth,
     )
     progress.note(describe_pixels(kind))
     masked = load_masks(config.mask, geometry.shape, config.flip, config.rotate)
-    dark, dark_hash = load_correction(
-        config.dark, "dark frame", geometry.shape, config.flip, config.rotate
-    )
-    flat, flat_hash = load_correction(
-        config.flat, "flat field", geometry.shape, config.flip, config.rotate
-    )
-    monitor, reference = _monitor(config, source, progress)
+    corrections = _corrections(config, geometry, kind, progress)
+    normalisation = load_normalisation(config, source, progress)
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
     settings = _settings(config, kind, progress)
     dead = _file_mask(source, geometry, config)
+    planes = {name: correction.plane for name, correction in corrections.items()}
     reducer = FrameReducer(
-        geometry, binning, settings, dead, None if masked is None else masked.pixels, dark, flat
+        geometry, binning, settings, dead, None if masked is None else masked.pixels, **planes
     )
     _check_pixels_left(reducer, config)
-    header = _header(config, source, geometry, binning, kind, reducer, masked, reference)
-    hashes = {"dark": dark_hash, "flat": flat_hash}
-    header = _with_key(header, config, source, geometry, kind, hashes, monitor)
+    parameters = _parameters(config, source, geometry, binning, kind, corrections)
+    header = _header(config, source, geometry, binning, reducer, masked, normalisation, parameters)
+    header = _with_key(header, config, geometry, corrections, normalisation)
     polarization = config.polarization_factor
     progress.note(
         f"polarization factor {'none' if polarization is None else polarization}, "
@@ -132,8 +144,7 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
         f"{'degrees' if binning.unit == '2theta' else '1/angstrom'}, {config.splitting} splitting, "
         f"wavelength {geometry.wavelength:.6g} Å"
     )
-    low = 0.0 if monitor is None else LOW_MONITOR * float(np.median(monitor[monitor > 0]))
-    return Job(config, source, geometry, binning, kind, reducer, monitor, reference, low, header)
+    return Job(config, source, geometry, binning, kind, reducer, normalisation, header)
 
 
 def first_frame(source: FrameSource) -> NDArray[Any]:
@@ -145,7 +156,10 @@ def first_frame(source: FrameSource) -> NDArray[Any]:
         If none can be read.
     """
     reason = ""
-    for row in range(len(source.records)):
+    for row, record in enumerate(source.records):
+        if record.problem:
+            reason = reason or record.reason
+            continue
         try:
             return source.read(row).image
         except FrameError as error:
@@ -165,30 +179,48 @@ def describe_pixels(kind: PixelKind) -> str:
     return f"pixels: {kind.reason}; sentinels {sentinels}; saturated from {saturation}.{warning}"
 
 
-def _note_wavelength(source: FrameSource, geometry: Geometry, progress: Progress) -> None:
-    stated = source.detector.wavelength
-    if stated and abs(stated / geometry.wavelength - 1) > 1e-3:
-        progress.note(
-            f"warning: the frames state a wavelength of {stated:.5g} Å, the PONI "
-            f"{geometry.wavelength:.5g} Å; the PONI is used"
+def contradictions(source: FrameSource, geometry: Geometry) -> list[str]:
+    """Where the frames or the geometry file contradict the geometry that is used, in sentences.
+
+    The option wins over the geometry file, the geometry file over the frames: a calibration was
+    looked at by somebody, a header often only copied from the last experiment.
+    """
+    found = []
+    used = geometry.wavelength
+    in_file, in_frames = geometry.wavelength_in_file, source.detector.wavelength
+    if in_file is not None and abs(in_file / used - 1) > DISAGREEMENT:
+        found.append(
+            f"--wavelength {used:.5g} Å is used; {geometry.poni_name} was made for {in_file:.5g} Å"
         )
+    if in_frames is not None and abs(in_frames / used - 1) > DISAGREEMENT:
+        origin = geometry.poni_name if in_file == used else "--wavelength"
+        found.append(
+            f"the frames state a wavelength of {in_frames:.5g} Å; {used:.5g} Å of {origin} is used"
+        )
+    stated = source.detector.distance
+    if stated is not None and abs(stated / geometry.distance - 1) > DISTANCE_DISAGREEMENT:
+        found.append(
+            f"the frames state a distance of {stated * 1e3:.4g} mm; "
+            f"{geometry.distance * 1e3:.4g} mm of {geometry.poni_name} is used"
+        )
+    return found
 
 
-def _monitor(
-    config: IntegrateConfig, source: FrameSource, progress: Progress
-) -> tuple[NDArray[np.float64] | None, float]:
-    if config.monitor is None:
-        return None, 1.0
-    values = load_monitor(config.monitor, source)
-    good = values[np.isfinite(values) & (values > 0)]
-    if not good.size:
-        raise InputError(
-            f"monitor {config.monitor} has no positive value in {source.name}; without one no "
-            "frame can be normalised."
-        )
-    reference = config.monitor_reference or float(np.median(good))
-    progress.note(f"monitor {config.monitor}: reference {reference:g}")
-    return values, reference
+def _corrections(
+    config: IntegrateConfig, geometry: Geometry, kind: PixelKind, progress: Progress
+) -> dict[str, Correction]:
+    """Those of ``dark`` and ``flat`` that were asked for."""
+    found = {}
+    for name, given, what in (
+        ("dark", config.dark, "dark frame"),
+        ("flat", config.flat, "flat field"),
+    ):
+        one = load_correction(given, what, geometry.shape, config.flip, config.rotate, kind)
+        if one is not None:
+            found[name] = one
+            if one.frames > 1:
+                progress.note(f"{name}: mean of {one.frames} frames")
+    return found
 
 
 def _settings(config: IntegrateConfig, kind: PixelKind, progress: Progress) -> ReductionSettings:
@@ -229,9 +261,9 @@ def _file_mask(
     source: FrameSource, geometry: Geometry, config: IntegrateConfig
 ) -> NDArray[np.bool_] | None:
     """The pixel mask of the file, oriented like the frames."""
-    mask = source.detector.pixel_mask
-    if mask is None:
+    if source.detector.pixel_mask is None:
         return None
+    mask = source.detector.pixel_mask != 0
     if mask.shape != source.shape:
         raise InputError(
             f"{source.name}: its pixel_mask has {mask.shape[0]} x {mask.shape[1]} pixels, its "
@@ -244,10 +276,57 @@ def _check_pixels_left(reducer: FrameReducer, config: IntegrateConfig) -> None:
     for variant in reducer.settings.variants:
         if not reducer.static_valid[variant].any():
             raise InputError(
-                f"the detector gaps, the file's pixel mask and the masks "
+                f"the detector gaps, the file's pixel mask, dark, flat and the masks "
                 f"{', '.join(config.mask) or '(none given)'} together leave no pixel for the "
                 f"{variant} variant; check the orientation of the masks (--flip, PATH@stored)."
             )
+
+
+def _parameters(
+    config: IntegrateConfig,
+    source: FrameSource,
+    geometry: Geometry,
+    binning: Binning,
+    kind: PixelKind,
+    corrections: Mapping[str, Correction],
+) -> dict[str, Any]:
+    """What ``reduction/input`` keeps besides options and mask sources; NaN = not stated."""
+
+    def stated(value: float | None) -> float:
+        return np.nan if value is None else value
+
+    parameters: dict[str, Any] = {
+        "poni": geometry.poni_text,
+        "poni_file": geometry.poni_name,
+        "poni_sha256": geometry.poni_sha256,
+        "geometry_format": geometry.file_format,
+        "detector_orientation": geometry.orientation,
+        "distance": geometry.distance,
+        "distance_of_frames": stated(source.detector.distance),
+        "wavelength_source": "geometry file" if config.wavelength is None else "option",
+        "wavelength_of_geometry": stated(geometry.wavelength_in_file),
+        "wavelength_of_frames": stated(source.detector.wavelength),
+        "flip": config.flip,
+        "rotate": config.rotate,
+        "unit": binning.unit,
+        "radial_bins": binning.count,
+        "radial_range": np.array([binning.low, binning.high]),
+        "method": f"{config.splitting}/csc/{config.engine}",
+        "pixel_kind": describe_pixels(kind),
+        "sentinels": np.array(kind.sentinels, np.float64),
+        "saturation_value": stated(kind.saturation),
+        "pyfai_version": software_versions()["pyFAI"],
+        "solid_angle_formula": "cos³ of the incidence angle, relative to the PONI (pyFAI)",
+    }
+    if geometry.notes:
+        parameters["geometry_notes"] = "\n".join(geometry.notes)
+    if config.polarization_factor is not None:
+        parameters["polarization_factor"] = config.polarization_factor
+    for name, correction in corrections.items():
+        parameters[f"{name}_frames"] = correction.frames
+        parameters[f"{name}_sha256"] = correction.sha256
+        parameters[f"{name}_sources"] = json.dumps(correction.sources)
+    return parameters
 
 
 def _header(
@@ -255,10 +334,10 @@ def _header(
     source: FrameSource,
     geometry: Geometry,
     binning: Binning,
-    kind: PixelKind,
     reducer: FrameReducer,
     masked: Mask | None,
-    reference: float,
+    normalisation: Normalisation,
+    parameters: dict[str, Any],
 ) -> PatternsHeader:
     settings = reducer.settings
     signals = ["I", "coverage"]
@@ -272,28 +351,12 @@ def _header(
     in_file = source.detector.pixel_mask
     sources = [(f"detector gaps of {geometry.detector_name}", gaps, "")]
     if in_file is not None:
-        sources.append(("pixel_mask of the file", int(in_file.sum()), ""))
+        sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
     sources += list(masked.sources) if masked is not None else []
-    parameters: dict[str, Any] = {
-        "poni": geometry.poni_text,
-        "poni_file": geometry.poni_name,
-        "poni_sha256": geometry.poni_sha256,
-        "flip": config.flip,
-        "rotate": config.rotate,
-        "unit": binning.unit,
-        "radial_bins": binning.count,
-        "radial_range": np.array([binning.low, binning.high]),
-        "method": f"{config.splitting}/csc/{config.engine}",
+    used = {
         "error_model": config.error_model if "I_errors" in signals else "none",
         "outlier_rejection": config.reject if "masked" in settings.variants else "none",
-        "pixel_kind": describe_pixels(kind),
-        "sentinels": np.array(kind.sentinels, np.float64),
-        "saturation_value": np.nan if kind.saturation is None else kind.saturation,
-        "pyfai_version": software_versions()["pyFAI"],
-        "solid_angle_formula": "cos³ of the incidence angle, relative to the PONI (pyFAI)",
     }
-    if config.polarization_factor is not None:
-        parameters["polarization_factor"] = config.polarization_factor
     static = ~reducer.static_valid[settings.variants[0]]
     return PatternsHeader(
         variants=settings.variants,
@@ -310,13 +373,31 @@ def _header(
         detector_name=geometry.detector_name,
         pixel_size=geometry.pixel_size,
         mask=Mask(static, tuple(sources)),
-        monitor_name=config.monitor,
-        monitor_reference=reference,
         config=config.recorded(),
         key={},
         title=source.name,
-        parameters=parameters,
+        monitors=normalisation.monitors,
+        exposure=normalisation.exposure,
+        parameters=parameters | used,
+        positioners=_positioners(source),
+        scan=source.scan,
     )
+
+
+def _positioners(source: FrameSource) -> dict[str, Positioner]:
+    """Every number the files hold per frame: whoever maps the patterns finds the motors there."""
+    found = {}
+    for name, units in source.columns.items():
+        values = source.column(name)
+        hint = source.scan
+        per_frame = None
+        if values is not None:
+            per_frame = one_per_frame(
+                values, len(source.records), None if hint is None else hint.shape
+            )
+        if per_frame is not None:
+            found[name] = Positioner(per_frame, units)
+    return found
 
 
 def _relative(source: FrameSource) -> tuple[Any, ...]:
@@ -334,21 +415,21 @@ def _relative(source: FrameSource) -> tuple[Any, ...]:
 def _with_key(
     header: PatternsHeader,
     config: IntegrateConfig,
-    source: FrameSource,
     geometry: Geometry,
-    kind: PixelKind,
-    hashes: Mapping[str, str],
-    monitor: NDArray[np.float64] | None,
+    corrections: Mapping[str, Correction],
+    normalisation: Normalisation,
 ) -> PatternsHeader:
     """Add the key of decision 21: what the numbers depend on, contents by hash."""
     options = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
+    hashes = {name: correction.sha256 for name, correction in corrections.items()}
     key = {
         "stage": "integrate",
         "options": options,
         "poni": geometry.poni_sha256,
         "masks": [[_without_folder(name), *rest] for name, *rest in header.mask.sources],
-        **hashes,
-        "monitor": None if monitor is None else [repr(value) for value in monitor.tolist()],
+        "dark": hashes.get("dark", ""),
+        "flat": hashes.get("flat", ""),
+        **normalisation.key(),
         "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in header.records],
         "versions": software_versions(),
     }
@@ -368,7 +449,7 @@ def _columns(job: Job) -> dict[str, Column]:
         for variant in job.header.variants
         for signal in job.header.signals
     }
-    columns |= {name: Column("<f8") for name in (*COUNTS, "monitor")}
+    columns |= {name: Column("<f8") for name in COUNTS}
     columns |= {"status": Column("|u1"), "flags": Column("<u2"), "reason": Column("S256")}
     return columns
 
@@ -393,7 +474,7 @@ def _integrate_rows(job: Job, rows: NDArray[np.intp], progress: Progress) -> Row
             block[name][...] = np.nan
     threads = job.config.threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        queue: deque[tuple[int, Future[tuple[ReducedFrame | None, int, int, str, float]]]]
+        queue: deque[tuple[int, Future[tuple[ReducedFrame | None, int, int, str]]]]
         queue = deque()
         for place, row in enumerate(rows):
             queue.append((place, pool.submit(_one_frame, job, int(row))))
@@ -404,41 +485,34 @@ def _integrate_rows(job: Job, rows: NDArray[np.intp], progress: Progress) -> Row
     return block
 
 
-def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str, float]:
-    """(result, status, flags, reason, monitor) of one frame; a bad frame never raises."""
+def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str]:
+    """(result, status, flags, reason) of one frame; a bad frame never raises."""
     flags = FrameFlag.SENTINEL_SUSPECT if job.kind.suspect else FrameFlag(0)
-    scale, monitor = 1.0, float("nan")
-    if job.monitor is not None:
-        monitor = float(job.monitor[row])
-        scale = monitor / job.monitor_reference
     record = job.source.records[row]
     try:
+        if record.problem:
+            raise FrameError(record.problem, record.reason)
         image = job.source.read(row).image
-        if job.monitor is not None:
-            if not monitor >= job.monitor_low:
-                flags |= FrameFlag.LOW_MONITOR
-            if not (np.isfinite(monitor) and monitor > 0):
-                reason = f"monitor {job.config.monitor} is {monitor:g}: cannot be normalised"
-                raise FrameError(FrameStatus.SKIPPED, reason)
+        flags |= job.normalisation.flags(row)
+        divisor = job.normalisation.divisor(row)
         image = oriented(image, job.config.flip, job.config.rotate)
-        reduced = job.reducer.reduce(image, scale)
+        reduced = job.reducer.reduce(image, divisor)
     except FrameError as error:
         reason = error.reason if record.file in error.reason else f"{record.file}: {error.reason}"
-        return None, error.status, int(flags), reason, monitor
-    return reduced, FrameStatus.OK, int(flags) | reduced.flags, "", monitor
+        return None, error.status, int(flags), reason
+    return reduced, FrameStatus.OK, int(flags) | reduced.flags, ""
 
 
 def _collect(
     block: Rows,
     place: int,
-    future: Future[tuple[ReducedFrame | None, int, int, str, float]],
+    future: Future[tuple[ReducedFrame | None, int, int, str]],
     progress: Progress,
 ) -> None:
-    reduced, status, flags, reason, monitor = future.result()
+    reduced, status, flags, reason = future.result()
     block["status"][place] = status
     block["flags"][place] = flags
     block["reason"][place] = reason.encode()[:256].decode(errors="ignore").encode()
-    block["monitor"][place] = monitor
     if reduced is not None:
         for name, value in reduced.counts.items():
             block[name][place] = value

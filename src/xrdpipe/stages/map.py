@@ -19,17 +19,17 @@ from xrdpipe.nn.inference import Model, load_model, prior_shift
 from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256, read_card
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
-from xrdpipe.scan import place_frames
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
+from xrdpipe.stages.scans import positions_identity, resolve_scan
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
 from xrdpipe.types import Outcome, Predictions, Progress
 
-NOT_IN_KEY = ("output", "restart", "threads", "patterns", "png", "model", "poni")
+NOT_IN_KEY = ("output", "restart", "threads", "patterns", "png", "model", "poni", "positions")
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,7 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
     with PatternsFile(patterns, config.variant) as source:
         model = load_model(folder, config.device)
         card = model.card
-        scan = place_frames(
-            source.frame,
-            source.numbered,
-            config.scan_shape,
-            config.fast_axis,
-            config.snake,
-            config.incomplete,
-        )
+        scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
         decision = Decision(model, card, _prior(config, card), plan)
         key = _key(config, source, model_sha256(folder))
@@ -75,7 +68,7 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
             return Outcome(output, 0, f"{output}: already done.")
         check_coverage(source, card.grid, plan)
-        _note_polarization(source, card, progress)
+        _note_polarization(source, card, plan, progress)
         predictions = predict(source, decision, progress)
         phase_map = assemble(predictions, scan, card.phase_names)
         header = MapHeader(
@@ -157,20 +150,14 @@ def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: P
 
 
 def _check_before_integrating(config: MapConfig, card: ModelCard) -> None:
-    """Refuse a scan shape or geometry that cannot give a map before hours of integration."""
+    """Refuse a scan or geometry that cannot give a map before hours of integration."""
     source = open_frames(config.patterns)
-    numbers = np.array([record.index for record in source.records])
-    place_frames(
-        numbers,
-        source.numbered,
-        config.scan_shape,
-        config.fast_axis,
-        config.snake,
-        config.incomplete,
-    )
+    resolve_scan(config, source)
     assert config.poni is not None
     rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
-    geometry = load_geometry(config.poni, (rows, columns))
+    geometry = load_geometry(
+        config.poni, (rows, columns), config.wavelength, source.detector.wavelength
+    )
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
     check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
 
@@ -188,8 +175,11 @@ def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
     return config.prior
 
 
-def _note_polarization(source: PatternsFile, card: ModelCard, progress: Progress) -> None:
-    corrected = source.polarization_factor is not None
+def _note_polarization(
+    source: PatternsFile, card: ModelCard, plan: Resampling, progress: Progress
+) -> None:
+    # Another wavelength needs the correction, so resampling makes it where it is missing.
+    corrected = source.polarization_factor is not None or plan.polarization is not None
     if corrected != card.polarization_corrected:
         progress.note(
             f"warning: the patterns are {'' if corrected else 'not '}corrected for polarization, "
@@ -208,6 +198,7 @@ def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, 
     return {
         "stage": "map",
         "options": resolved,
+        "positions": positions_identity(config),
         "variant": source.variant,
         "patterns": source.run_key() or without_key(source.path),
         "model": model_hash,
@@ -246,7 +237,8 @@ def _parameters(
 def _summary(output: Path, phase_map: PhaseMap, png: bool) -> str:
     ny, nx = phase_map.scan.shape
     with_result = int((phase_map.status == FrameStatus.OK).sum())
-    lines = [f"{output}: {ny}x{nx} map, {with_result} of {ny * nx} pixels with a result."]
+    shape = f"{nx} scattered points" if phase_map.scan.irregular else f"{ny}x{nx} map"
+    lines = [f"{output}: {shape}, {with_result} of {ny * nx} pixels with a result."]
     for k, name in enumerate(phase_map.phase_names):
         present = int((phase_map.decision[k] == 1).sum())
         share = present / max(with_result, 1)

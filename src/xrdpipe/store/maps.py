@@ -28,7 +28,7 @@ from xrdpipe.store.nexus import (
     text,
 )
 from xrdpipe.store.parts import key_text
-from xrdpipe.types import Grid, Patterns, Scan
+from xrdpipe.types import Grid, Patterns, Scan, ScanAxis
 
 KEY_PATH = "entry/phase_map/run_key"
 
@@ -109,7 +109,8 @@ def write_map_into_patterns(path: Path, header: MapHeader, phase_map: PhaseMap) 
 def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> None:
     entry.attrs["default"] = "phase_map"
     _write_mapping(entry, phase_map.scan)
-    process = new_group(entry, "phase_map", "NXprocess", default="co_occurrence")
+    default = "scatter" if phase_map.scan.irregular else "co_occurrence"
+    process = new_group(entry, "phase_map", "NXprocess", default=default)
     put(process, "program", "xrdpipe")
     put(process, "version", __version__)
     put(process, "date", now())
@@ -123,6 +124,8 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     _write_presence(process, phase_map)
     _write_winner(process, phase_map)
     _write_co_occurrence(process, phase_map)
+    if phase_map.scan.irregular:
+        _write_scatter(process, phase_map)
     status = put(process, "status", phase_map.status, long_name="status of the pixel")
     members = [*FrameStatus, *PixelStatus]
     status.attrs["flag_values"] = np.array([m.value for m in members], np.uint8)
@@ -138,12 +141,38 @@ def _write_mapping(entry: h5py.Group, scan: Scan) -> None:
         scan.frame_index,
         long_name="row in the patterns, -1 where there is no frame",
     )
-    put(mapping, "x", np.arange(nx, dtype=np.float64), units="", long_name="x (pixel)")
-    put(mapping, "y", np.arange(ny, dtype=np.float64), units="", long_name="y (pixel)")
-    put(mapping, "scan_type", "snake" if scan.snake else "raster")
+    for name, axis, n in (("x", scan.x, nx), ("y", scan.y, ny)):
+        values = np.arange(n, dtype=np.float64) if axis is None else axis.values
+        units = "" if axis is None or scan.irregular else axis.units
+        put(mapping, name, values, units=units, long_name=_axis_label(name, axis, scan.irregular))
+        if axis is not None:
+            put(mapping, f"{name}_motor", axis.name)
+    for name, axis, actual in (("x", scan.x, scan.x_actual), ("y", scan.y, scan.y_actual)):
+        if actual is not None:
+            units = "" if axis is None else axis.units
+            label = f"{_axis_label(name, axis, False)}, as measured"
+            put(mapping, f"{name}_actual", actual, units=units, long_name=label)
+    put(mapping, "scan_type", _scan_type(scan))
     put(mapping, "fast_axis", scan.fast_axis)
     put(mapping, "shape", np.array([ny, nx]))
     put(mapping, "source", scan.source)
+    put(mapping, "confidence", scan.confidence)
+    put(mapping, "evidence", scan.evidence)
+
+
+def _axis_label(name: str, axis: ScanAxis | None, irregular: bool) -> str:
+    """What viewers write at the axis: they show units only where there is no long_name."""
+    if irregular:
+        return "point" if name == "x" else "line"
+    if axis is None:
+        return f"{name} (pixel)"
+    return f"{axis.name} ({axis.units})" if axis.units else axis.name
+
+
+def _scan_type(scan: Scan) -> str:
+    if scan.irregular:
+        return "irregular"
+    return "snake" if scan.snake else "raster"
 
 
 def _image_group(process: h5py.Group, name: str, signal: str, **attributes: Any) -> h5py.Group:
@@ -177,12 +206,31 @@ def _write_winner(process: h5py.Group, phase_map: PhaseMap) -> None:
     group = _image_group(process, "winner", "phase_id", interpretation="image")
     group.attrs["auxiliary_signals"] = ["confidence"]
     winner = put(group, "phase_id", phase_map.winner, long_name="most probable present phase")
+    _say_winner(winner, phase_map)
+    put(group, "confidence", phase_map.confidence, long_name="probability of the answer")
+
+
+def _write_scatter(process: h5py.Group, phase_map: PhaseMap) -> None:
+    """The winner at each position: viewers draw a 1-D signal over two 1-D axes as points."""
+    scan = phase_map.scan
+    assert scan.x_actual is not None
+    assert scan.y_actual is not None
+    known = np.isfinite(scan.x_actual) & np.isfinite(scan.y_actual)
+    group = new_group(process, "scatter", "NXdata", signal="phase_id")
+    group.attrs["axes"] = ["x", "y"]
+    winner = put(group, "phase_id", phase_map.winner[known], long_name="most probable phase")
+    _say_winner(winner, phase_map)
+    for name, axis, actual in (("x", scan.x, scan.x_actual), ("y", scan.y, scan.y_actual)):
+        units = "" if axis is None else axis.units
+        put(group, name, actual[known], units=units, long_name=_axis_label(name, axis, False))
+
+
+def _say_winner(winner: h5py.Dataset, phase_map: PhaseMap) -> None:
     values = [*range(len(phase_map.phase_names)), *WINNER_MEANINGS]
     winner.attrs["flag_values"] = np.array(values, np.int16)
     winner.attrs["flag_meanings"] = " ".join(
         [*(name.replace(" ", "_") for name in phase_map.phase_names), *WINNER_MEANINGS.values()]
     )
-    put(group, "confidence", phase_map.confidence, long_name="probability of the answer")
 
 
 def _write_co_occurrence(process: h5py.Group, phase_map: PhaseMap) -> None:

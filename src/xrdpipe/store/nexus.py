@@ -127,6 +127,18 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
                 old = json.loads(text(file[key_path]))
     except (OSError, ValueError):
         old = None
+    check_same_run(output, old, key)
+    return True
+
+
+def check_same_run(output: Path, old: Any, key: dict[str, Any]) -> None:
+    """Refuse an output whose key (None = it has none) is not this run's (decision 21).
+
+    Raises
+    ------
+    OutputExistsError
+        Naming the first difference.
+    """
     if old is None:
         raise OutputExistsError(
             f"{output} exists and was not made by this command; use --restart to replace it, "
@@ -138,7 +150,6 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
             f"{output} exists and belongs to another run ({difference}); use --restart to "
             "replace it, or another --output."
         )
-    return True
 
 
 def fixed_strings(values: list[str]) -> NDArray[np.bytes_]:

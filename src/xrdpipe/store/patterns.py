@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,18 +30,21 @@ from xrdpipe.store.nexus import (
     text,
 )
 from xrdpipe.store.parts import Rows, key_text
-from xrdpipe.types import FrameRecord, Grid, Mask, Patterns
+from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
 
 HC = 12.398419843320026
 """h·c in keV·Å (2019 SI, exact constants)."""
 
 KEY_PATH = "entry/reduction/run_key"
 
+ARBITRARY, PER_SECOND = "arbitrary units", "counts/s"
+"""Units of intensity, without and with ``--exposure``."""
+
 SIGNALS = {
-    "I": ("intensity", "arbitrary units"),
-    "I_errors": ("estimated standard error of the mean intensity", "arbitrary units"),
+    "I": ("intensity", ARBITRARY),
+    "I_errors": ("estimated standard error of the mean intensity", ARBITRARY),
     "coverage": ("solid angle of valid pixels over that of the full ring", ""),
-    "spottiness": ("intensity carried by rejected outliers", "arbitrary units"),
+    "spottiness": ("intensity carried by rejected outliers", ARBITRARY),
     "azimuthal_excess_variance": ("azimuthal variance beyond counting noise over mean²", ""),
 }
 
@@ -65,6 +69,33 @@ REFERENCE = (
 
 
 @dataclass(frozen=True)
+class Positioner:
+    """A motor or counter: one value per frame, shape (frames,), NaN where unknown."""
+
+    values: NDArray[np.float64]
+    units: str = ""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What intensities were normalised to: I·reference/values.
+
+    Parameters
+    ----------
+    name
+        As ``--monitor`` named it.
+    values
+        Counts of each frame, shape (frames,), NaN where unknown.
+    reference
+        Counts that change nothing.
+    """
+
+    name: str
+    values: NDArray[np.float64]
+    reference: float
+
+
+@dataclass(frozen=True)
 class PatternsHeader:
     """Everything of a patterns file that is known before the first frame.
 
@@ -82,8 +113,22 @@ class PatternsHeader:
         The resolved configuration.
     key
         The run's key (decision 21).
+    monitors
+        What intensities were normalised to.
+    exposure
+        Exposure time they were divided by, s, shape (frames,); None = they were not.
     parameters
         Further entries of ``reduction/input``: texts, numbers, small arrays.
+    positioners
+        What the files hold per frame, by name.
+    scan
+        What the files say of the scan.
+    pixel_size, mask
+        In m, and the static mask; None and empty for patterns integrated elsewhere.
+    counts
+        Which of COUNTS the rows bring.
+    source_type, reference, note
+        Of the X-ray source, and how the patterns were made.
     """
 
     variants: tuple[str, ...]
@@ -98,14 +143,20 @@ class PatternsHeader:
     records: tuple[FrameRecord, ...]
     numbered: bool
     detector_name: str
-    pixel_size: tuple[float, float]
+    pixel_size: tuple[float, float] | None
     mask: Mask
-    monitor_name: str | None
-    monitor_reference: float | None
     config: Mapping[str, Any]
     key: Mapping[str, Any]
     title: str
+    monitors: tuple[Monitor, ...] = ()
+    exposure: NDArray[np.float64] | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    positioners: Mapping[str, Positioner] = field(default_factory=dict)
+    scan: ScanHint | None = None
+    counts: tuple[str, ...] = tuple(COUNTS)
+    source_type: str = "Synchrotron X-ray Source"
+    reference: str = REFERENCE
+    note: str = NOTE
 
 
 def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[int, Rows]]) -> None:
@@ -115,7 +166,7 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
     ----------
     blocks
         (first row, columns): ``VARIANT.SIGNAL`` (rows, bins), ``status``, ``flags``,
-        ``reason``, ``monitor`` and the counts, each (rows,).
+        ``reason`` and the counts, each (rows,).
     """
     n_rows = len(header.records)
     with h5py.File(path, "w", libver=FORMAT) as file:
@@ -128,6 +179,8 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
             data = _write_axes(parent, header, variant)
             for name in header.signals:
                 label, unit = SIGNALS[name]
+                if unit == ARBITRARY and header.exposure is not None:
+                    unit = PER_SECOND
                 extra = {"units": unit} if unit else {}
                 signals[f"{variant}.{name}"] = rows_dataset(
                     data,
@@ -141,15 +194,10 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
         per_frame = {
             name: frames[name] for name in ("status", "flags", "reason", *COUNTS) if name in frames
         }
-        monitor = entry["monitor/data"] if "monitor" in entry else None
         for first, rows in blocks:
             where = slice(first, first + rows["status"].shape[0])
             for name, dataset in (signals | per_frame).items():
                 dataset[where] = rows[name]
-            if monitor is not None:
-                monitor[where] = rows["monitor"]
-                counted = np.where(rows["monitor"] > 0, rows["monitor"], np.nan)
-                entry["monitor/relative_error"][where] = 1 / np.sqrt(counted)
 
 
 def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
@@ -166,37 +214,33 @@ def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
     put(instrument, "name", header.detector_name)
     source = new_group(instrument, "source", "NXsource")
     put(source, "name", "unknown")
-    put(source, "type", "Synchrotron X-ray Source")
+    put(source, "type", header.source_type)
     put(source, "probe", "x-ray")
     mono = new_group(instrument, "monochromator", "NXmonochromator")
     put(mono, "wavelength", header.wavelength, units="angstrom")
     put(mono, "energy", HC / header.wavelength, units="keV")
     detector = new_group(instrument, "detector", "NXdetector")
     put(detector, "description", header.detector_name)
-    put(detector, "y_pixel_size", header.pixel_size[0], units="m")
-    put(detector, "x_pixel_size", header.pixel_size[1], units="m")
-    detector.create_dataset(
-        "mask_applied", data=header.mask.pixels, compression="gzip", compression_opts=1
-    ).attrs["long_name"] = "static mask used, True = masked"
+    if header.pixel_size is not None:
+        put(detector, "y_pixel_size", header.pixel_size[0], units="m")
+        put(detector, "x_pixel_size", header.pixel_size[1], units="m")
+    if header.mask.pixels.size:
+        detector.create_dataset(
+            "mask_applied", data=header.mask.pixels, compression="gzip", compression_opts=1
+        ).attrs["long_name"] = "static mask used, True = masked"
+    if header.exposure is not None:
+        put(detector, "count_time", header.exposure, units="s")
+    _write_positioners(instrument, header)
     new_group(entry, "sample", "NXsample")
     put(entry["sample"], "name", header.title)
-    if header.monitor_name is not None:
-        monitor = new_group(entry, "monitor", "NXmonitor")
-        put(monitor, "mode", "monitor")
-        put(monitor, "data", np.full(len(header.records), np.nan), long_name=header.monitor_name)
-        put(monitor, "reference", float(header.monitor_reference or 1.0))
-        put(
-            monitor,
-            "relative_error",
-            np.full(len(header.records), np.nan),
-            long_name="1/sqrt(monitor), if it counts photons; common to all bins, not in I_errors",
-        )
+    for name, monitor in zip(_monitor_names(header), header.monitors, strict=True):
+        _write_monitor(entry, name, monitor)
     reduction = new_group(entry, "reduction", "NXprocess")
     put(reduction, "program", "xrdpipe")
     put(reduction, "version", __version__)
     put(reduction, "date", now())
-    put(reduction, "reference", REFERENCE)
-    put(reduction, "note", NOTE)
+    put(reduction, "reference", header.reference)
+    put(reduction, "note", header.note)
     put(reduction, "sequence_index", 1)
     put(reduction, "run_key", key_text(key))
     given = new_group(reduction, "input", "NXparameters")
@@ -207,11 +251,45 @@ def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
     return entry
 
 
+def _monitor_names(header: PatternsHeader) -> list[str]:
+    """Groups of the monitors: ``monitor``, ``monitor_2``, and so on."""
+    numbers = range(1, len(header.monitors) + 1)
+    return ["monitor" if number == 1 else f"monitor_{number}" for number in numbers]
+
+
+def _write_monitor(entry: h5py.Group, name: str, monitor: Monitor) -> None:
+    group = new_group(entry, name, "NXmonitor")
+    put(group, "mode", "monitor")
+    put(group, "data", monitor.values, long_name=monitor.name)
+    put(group, "reference", monitor.reference)
+    counted = np.where(monitor.values > 0, monitor.values, np.nan)
+    put(
+        group,
+        "relative_error",
+        1 / np.sqrt(counted),
+        long_name="1/sqrt(monitor), if it counts photons; common to all bins, not in I_errors",
+    )
+
+
+def _write_positioners(instrument: h5py.Group, header: PatternsHeader) -> None:
+    """Motors and counters per frame, and as attributes what the files say of the scan."""
+    if not header.positioners and header.scan is None:
+        return
+    group = new_group(instrument, "positioners", "NXcollection")
+    for name, positioner in header.positioners.items():
+        extra = {"units": positioner.units} if positioner.units else {}
+        put(group, name.replace("/", "|"), positioner.values, long_name=name, **extra)
+    for name, value in dataclasses.asdict(header.scan or ScanHint()).items():
+        if value not in (None, ""):
+            group.attrs[f"scan_{name}"] = value
+
+
 def _write_switches(group: h5py.Group, header: PatternsHeader) -> None:
     put(group, "solid_angle_applied", header.solid_angle)
     put(group, "polarization_applied", header.polarization_factor is not None)
-    put(group, "normalization_applied", header.solid_angle or header.monitor_name is not None)
-    put(group, "monitor_applied", header.monitor_name is not None)
+    normalised = header.solid_angle or bool(header.monitors) or header.exposure is not None
+    put(group, "normalization_applied", normalised)
+    put(group, "monitor_applied", bool(header.monitors))
 
 
 def _write_frames(entry: h5py.Group, header: PatternsHeader) -> h5py.Group:
@@ -226,9 +304,9 @@ def _write_frames(entry: h5py.Group, header: PatternsHeader) -> h5py.Group:
     flags.attrs["flag_masks"] = np.array([f.value for f in FrameFlag], np.uint16)
     flags.attrs["flag_meanings"] = " ".join(str(f.name).lower() for f in FrameFlag)
     frames.create_dataset("reason", shape=(len(records),), dtype="S256")
-    for name, meaning in COUNTS.items():
+    for name in header.counts:
         kind = np.float64 if name in ("sum", "max") else np.int64
-        put(frames, name, np.zeros(len(records), kind), long_name=meaning)
+        put(frames, name, np.zeros(len(records), kind), long_name=COUNTS[name])
     files = sorted({record.file for record in records})
     place = {file: number for number, file in enumerate(files)}
     put(frames, "source_files", fixed_strings(files))
@@ -248,9 +326,8 @@ def _variant_groups(entry: h5py.Group, header: PatternsHeader) -> dict[str, h5py
         parent = new_group(entry, f"azint1d_{variant}", "NXsubentry", default="data")
         put(parent, "definition", "NXazint1d")
         _write_switches(parent, header)
-        for shared in ("instrument", "reduction", "sample", "monitor"):
-            if shared in entry:
-                parent[shared] = h5py.SoftLink(f"/entry/{shared}")
+        for shared in ("instrument", "reduction", "sample", *_monitor_names(header)):
+            parent[shared] = h5py.SoftLink(f"/entry/{shared}")
         parents[variant] = parent
     entry["data"] = h5py.SoftLink(f"/entry/azint1d_{header.variants[0]}/data")
     return parents
@@ -320,7 +397,8 @@ def write_resampled(
         put(data, "norm", np.full(grid.size, np.nan, np.float32), units="pixels")
         targets = {}
         for name in signals:
-            label, unit = SIGNALS[name]
+            label, _ = SIGNALS[name]
+            unit = source.units(name)
             extra = {"units": unit} if unit else {}
             targets[name] = rows_dataset(
                 data,
@@ -419,6 +497,43 @@ class PatternsFile:
         return tuple(
             name for name in ("I", "I_errors", "coverage", "spottiness") if name in self._data
         )
+
+    def units(self, signal: str) -> str:
+        """Units of one of them; empty where it has none."""
+        return text(self._data[signal].attrs.get("units", ""))
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Motors and counters stored per frame: name → units."""
+        group = self.entry.get("instrument/positioners", {})
+        return {
+            text(item.attrs.get("long_name", name)): text(item.attrs.get("units", ""))
+            for name, item in group.items()
+        }
+
+    def column(self, name: str) -> NDArray[np.float64] | None:
+        """One of them, shape (rows,); None if there is none of that name."""
+        item = self.entry.get(f"instrument/positioners/{name.replace('/', '|')}")
+        return None if item is None else np.asarray(item[()], np.float64)
+
+    @property
+    def scan(self) -> ScanHint | None:
+        """What the files said of the scan."""
+        if "instrument/positioners" not in self.entry:
+            return None
+        given = self.entry["instrument/positioners"].attrs
+        values: dict[str, Any] = {}
+        for definition in dataclasses.fields(ScanHint):
+            value = given.get(f"scan_{definition.name}")
+            if definition.name == "shape" and value is not None:
+                value = (int(value[0]), int(value[1]))
+            elif definition.name == "snake" and value is not None:
+                value = bool(value)
+            elif value is not None:
+                value = text(value)
+            if value is not None:
+                values[definition.name] = value
+        return ScanHint(**values) if values else None
 
     def rows(self, start: int, stop: int) -> Patterns:
         """Rows start … stop − 1; a file without coverage counts finite bins as covered."""
