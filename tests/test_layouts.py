@@ -28,9 +28,8 @@ def statuses_and_frames(source):
             frames.append(source.read(row).image)
             status.append(FrameStatus.OK)
         except FrameError as error:
-            assert error.reason
             frames.append(None)
-            status.append(error.status)
+            status.append(error.status if error.reason else "no reason given")
     return status, frames
 
 
