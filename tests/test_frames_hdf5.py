@@ -394,6 +394,16 @@ def test_a_copied_folder_with_absolute_links(tmp_path):
     assert statuses(open_frames(tmp_path / "link_master.h5")) == [OK] * 10
 
 
+def test_the_scan_file_stands_for_its_folder(tmp_path):
+    built = max_iv(tmp_path)
+    source = open_frames(tmp_path)
+    assert source.kind.startswith("MAX IV")
+    assert len(source.records) == len(built.frames)
+    (tmp_path / "scan-1738.h5").write_bytes((tmp_path / "scan-1737.h5").read_bytes())
+    with pytest.raises(InputError, match="holds 3 HDF5 files"):
+        open_frames(tmp_path)
+
+
 def test_a_circle_of_links_ends(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a"], file["b"] = h5py.SoftLink("/b"), h5py.SoftLink("/a")

@@ -13,7 +13,7 @@ from silx.io.nxdata import get_default
 import xrdpipe
 from known_frames import DATA, SHAPE, rings, run_cli, write_image, write_poni
 from xrdpipe.config import MaskConfig, fields
-from xrdpipe.errors import InputError, OptionError, OutputExistsError
+from xrdpipe.errors import InputError, InvalidFileError, OptionError, OutputExistsError
 from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.integration.masking import azimuthal_outliers, spots
 from xrdpipe.integration.matrix import bin_of_pixel
@@ -434,6 +434,11 @@ def test_the_nexus_file_says_what_it_is(folder, tmp_path):
     assert "8 standard deviations" in sources["spots"]
     for name, count in outcome.details["components"].items():
         assert f"  {name}: {count} (" in outcome.summary
+    assert xrdpipe.validate(file=output).summary.endswith("valid mask file.")
+    with h5py.File(output, "a") as file:
+        file["entry/mask/mask"][3, 4] = 1 << 20
+    with pytest.raises(InvalidFileError, match="carry bits that flag_masks does not name"):
+        xrdpipe.validate(file=output)
 
 
 def test_reason_bits_keep_every_reason():

@@ -205,8 +205,15 @@ def _glob(files: list[Path]) -> str:
 
 
 def _one_stack(files: list[Path], name: str) -> Path:
-    """The HDF5 file that stands for a folder: its only one, or its only master."""
-    masters = [file for file in files if file.stem.endswith("_master")]
+    """The HDF5 file that stands for a folder: its only one, its only master, or its scan file.
+
+    A scan file names those of its detectors: ``scan-1737.h5`` beside ``scan-1737_pilatus.h5``.
+    """
+    masters = [file for file in files if file.stem.endswith("_master")] or [
+        file
+        for file in files
+        if all(other == file or other.stem.startswith(f"{file.stem}_") for other in files)
+    ]
     if len(files) == 1 or len(masters) == 1:
         return (masters or files)[0]
     shown = sorted(file.name for file in masters or files)

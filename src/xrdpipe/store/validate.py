@@ -115,6 +115,20 @@ def problems_of_truth(entry: h5py.Group) -> list[str]:
     return found
 
 
+def problems_of_mask(entry: h5py.Group) -> list[str]:
+    """Check that every masked pixel of a mask file says why."""
+    if "mask" not in entry["mask"]:
+        return ["/entry/mask/mask is absent"]
+    mask = entry["mask/mask"]
+    if mask.ndim != 2 or mask.dtype.kind not in "ui":
+        return [f"mask/mask is {mask.dtype} of shape {mask.shape}, expected integers in 2-D"]
+    known = int(np.bitwise_or.reduce(np.asarray(mask.attrs.get("flag_masks", [0]), np.uint64)))
+    unnamed = np.count_nonzero(mask[()] & ~np.uint64(known))
+    return [f"{unnamed} pixels of mask/mask carry bits that flag_masks does not name"] * bool(
+        unnamed
+    )
+
+
 def describe(file: h5py.File) -> tuple[str, list[str]]:
     """What an HDF5 file of ours is, and its problems."""
     entry: Any = file.get("entry")
@@ -131,6 +145,12 @@ def describe(file: h5py.File) -> tuple[str, list[str]]:
     if "phase_map" in entry:
         kinds.append("map file")
         found += problems_of_map(entry)
+    if isinstance(entry.get("mask"), h5py.Group):
+        kinds.append("mask file")
+        found += problems_of_mask(entry)
     if not kinds:
-        return "HDF5 file", ["it holds neither patterns (/entry/data) nor a map (/entry/phase_map)"]
+        return "HDF5 file", [
+            "it holds neither patterns (/entry/data), a map (/entry/phase_map), a mask "
+            "(/entry/mask) nor a truth (/entry/truth)"
+        ]
     return " and ".join(kinds), found
