@@ -167,10 +167,24 @@ def test_output_of_another_run_is_not_touched(patterns, capsys):
     assert "--restart" in said
     assert patterns.read_bytes() == content
     assert not Path("p.h5.part").exists()
+
+
+@pytest.mark.parametrize("option", [[], ["--restart"]])
+def test_only_what_the_command_wrote_is_ever_replaced(patterns, capsys, option):
+    """A slip in --output must not cost a frame, the geometry or another stage's work."""
     Path("notes.h5").write_text("somebody's notes")
-    assert run_cli([*arguments[:-1], "notes.h5"]) == USAGE
-    assert "was not made by this command" in capsys.readouterr().err
-    assert Path("notes.h5").read_text() == "somebody's notes"
+    arguments = ["integrate", "scan", "--poni", "geometry.poni", *option, "-o"]
+    frame = sorted(Path("scan").iterdir())[0]
+    for victim in (Path("notes.h5"), frame, Path("geometry.poni")):
+        content = victim.read_bytes()
+        assert run_cli([*arguments, victim]) == USAGE
+        assert "was not made by this command" in capsys.readouterr().err
+        assert victim.read_bytes() == content
+    content = patterns.read_bytes()
+    # A map is written into a patterns file beside the patterns; nothing else is.
+    arguments = ["resample", patterns, "--grid", "5:9:0.1", "--wavelength", "0.5", *option, "-o"]
+    assert run_cli([*arguments, patterns]) == USAGE
+    assert patterns.read_bytes() == content
 
 
 @pytest.mark.parametrize(

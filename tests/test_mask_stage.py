@@ -651,7 +651,8 @@ def test_an_existing_mask_is_kept_unless_restart(folder, tmp_path, suffix):
     options["output"].write_bytes(b"something else")
     (tmp_path / f"m.{suffix}.json").unlink(missing_ok=True)
     with pytest.raises(OutputExistsError, match="was not made by this command"):
-        xrdpipe.mask(**options, hot=7)
+        xrdpipe.mask(**options, hot=7, restart=True)
+    assert options["output"].read_bytes() == b"something else"
 
 
 @pytest.mark.parametrize(

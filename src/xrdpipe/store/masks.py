@@ -83,7 +83,7 @@ def sidecar(path: Path) -> Path:
 
 
 def mask_done(path: Path, key: dict[str, Any], restart: bool) -> bool:
-    """True if ``path`` was made with this key.
+    """True if ``path`` was made with this key, and is not to be made again.
 
     Raises
     ------
@@ -92,13 +92,13 @@ def mask_done(path: Path, key: dict[str, Any], restart: bool) -> bool:
     """
     if path.suffix.lower() == ".h5":
         return already_done(path, key, KEY_PATH, restart)
-    if not path.exists() or restart:
+    if not path.exists():
         return False
     old = None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         old = json.loads(sidecar(path).read_text())["run_key"]
-    check_same_run(path, old, key)
-    return True
+    check_same_run(path, old, key, restart)
+    return not restart
 
 
 def write_mask(path: Path, record: MaskRecord) -> None:

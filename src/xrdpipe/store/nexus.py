@@ -111,14 +111,15 @@ def open_processed(path: Path, what: str) -> h5py.File:
 
 
 def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool) -> bool:
-    """True if ``output`` was made with this key (decision 21).
+    """True if ``output`` was made with this key (decision 21), and is not to be made again.
 
     Raises
     ------
     OutputExistsError
-        If it exists and was made with another key, or by something else.
+        If it exists and was made with another key, or by something else: only what this command
+        wrote is ever replaced, so that a slip does not cost a raw file.
     """
-    if not output.exists() or restart:
+    if not output.exists():
         return False
     old: Any = None
     try:
@@ -127,12 +128,14 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
                 old = json.loads(text(file[key_path]))
     except (OSError, ValueError):
         old = None
-    check_same_run(output, old, key)
-    return True
+    check_same_run(output, old, key, restart)
+    return not restart
 
 
-def check_same_run(output: Path, old: Any, key: dict[str, Any]) -> None:
+def check_same_run(output: Path, old: Any, key: dict[str, Any], restart: bool) -> None:
     """Refuse an output whose key (None = it has none) is not this run's (decision 21).
+
+    ``restart`` accepts the key of another run, but not a file without one.
 
     Raises
     ------
@@ -141,9 +144,11 @@ def check_same_run(output: Path, old: Any, key: dict[str, Any]) -> None:
     """
     if old is None:
         raise OutputExistsError(
-            f"{output} exists and was not made by this command; use --restart to replace it, "
-            "or another --output."
+            f"{output} exists and was not made by this command; remove it, or give another "
+            "--output."
         )
+    if restart:
+        return
     difference = first_difference(old, json.loads(json.dumps(key, default=str)))
     if difference:
         raise OutputExistsError(
