@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from xrdpipe.quiet import quiet
+from xrdpipe.simulation.diamonds import diamond_mask
 from xrdpipe.stages.simulate import HALO_THRESHOLD, plan_setup, write_geometry
-from xrdpipe.synthesis.nuisances2d import diamond_mask
 from xrdpipe.types import BoolArray
 
 DETECTOR = "Pilatus300k"

@@ -26,7 +26,7 @@ LAYERS = [
         "models",
     },
     {"frames", "integration"},
-    {"synthesis"},
+    {"synthesis", "simulation"},
     {"nn"},
     {"store", "pictures"},
     {"stages"},
@@ -82,6 +82,18 @@ def test_imports_point_to_lower_layers_and_owners(path):
             target = pieces[1]
             if any(target in layer for layer in LAYERS):
                 assert level(target) <= level(part), f"{path}:{line} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("part", "other"), [("simulation", "synthesis"), ("synthesis", "simulation")]
+)
+def test_the_two_simulators_know_nothing_of_each_other(part, other):
+    """A model must not be tested on frames that share more than structure factors with it."""
+    modules = sorted((PACKAGE / part).rglob("*.py"))
+    assert len(modules) > 3
+    for path in modules:
+        for name, line in imports(path):
+            assert not name.startswith(f"xrdpipe.{other}"), f"{path}:{line} imports {name}"
 
 
 def test_help_imports_no_heavy_library():

@@ -14,20 +14,21 @@ from h5compare import content, differences
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, OptionError, OutputExistsError
 from xrdpipe.nn.model_folder import find_model, phase_library, read_card
+from xrdpipe.nn.stream import Stream, draw_chosen
 from xrdpipe.phases import distractor_phases
 from xrdpipe.schema import FrameStatus, PixelStatus
-from xrdpipe.synthesis.patterns import draw_patterns
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Progress
 
 NY, NX = 3, 4
-CLEAR = Recipe(
-    fraction=(0.3, 1.0),
-    grains=(3e4, 3e5),
-    counts=(1.5, 3.0),
-    line_to_background=(3.0, 10.0),
-    cut_probability=0.0,
-    gap_probability=0.0,
+CLEAR = Recipe.from_mapping(
+    {
+        "composition": {"fraction": [0.3, 1.0]},
+        "grains": {"number": [3e4, 3e5]},
+        "noise": {"counts": [30, 1000]},
+        "background": {"line_to_background": [3.0, 10.0]},
+        "detector": {"low_cut_probability": 0, "high_cut_probability": 0, "gap_probability": 0},
+    }
 )
 
 
@@ -38,7 +39,8 @@ def card():
 
 @pytest.fixture(scope="module")
 def batch(card):
-    return draw_patterns(phase_library(find_model()), (), card.grid, CLEAR, 0, 300, seed=3)
+    stream = Stream(phase_library(find_model()), (), card.grid, CLEAR, seed=3)
+    return draw_chosen(stream, 0, 300, masked_share=0.5)
 
 
 def write_patterns(path, two_theta, intensity, wavelength, status=None, coverage=None):

@@ -23,8 +23,8 @@ from xrdpipe.integration.shadow import shadows
 from xrdpipe.integration.stack import PARTS, FrameStack
 from xrdpipe.masks import Component, inside_polygon, reason_bits, with_halo
 from xrdpipe.quiet import quiet
+from xrdpipe.simulation.diamonds import diamond_mask
 from xrdpipe.stages import simulate
-from xrdpipe.synthesis.nuisances2d import diamond_mask
 
 with quiet():
     import fabio

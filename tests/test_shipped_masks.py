@@ -16,9 +16,11 @@ from xrdpipe.integration.geometry import Geometry, load_geometry
 from xrdpipe.masks import shipped_masks
 from xrdpipe.phases import shipped_phases
 from xrdpipe.quiet import quiet
+from xrdpipe.simulation.diamonds import render_diamond_spots
+from xrdpipe.simulation.frame import expected_counts, simulate_frame
+from xrdpipe.simulation.instrument import Setup
+from xrdpipe.simulation.sample import draw_sample
 from xrdpipe.stages import simulate
-from xrdpipe.synthesis.nuisances2d import render_diamond_spots
-from xrdpipe.synthesis.scan2d import Setup, draw_sample, expected_counts, simulate_frame
 
 with quiet():
     import fabio

@@ -1,15 +1,13 @@
 """The model that ships is what it says, and answers the plainest questions."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from xrdpipe.crystal import load_phase
 from xrdpipe.nn.inference import load_model
 from xrdpipe.nn.model_folder import find_model, phase_library, read_card
+from xrdpipe.nn.stream import Stream, draw_chosen
 from xrdpipe.phases import shipped_phases
-from xrdpipe.synthesis.patterns import draw_patterns
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import PhaseLibrary
 
@@ -33,12 +31,17 @@ def test_size_and_content(card):
 
 def test_clear_patterns_get_clear_answers(card):
     library = phase_library(find_model())
-    clear = replace(
-        Recipe(), fraction=(0.3, 1.0), grains=(3e4, 3e5), counts=(1.5, 3.0),
-        line_to_background=(3.0, 10.0), cut_probability=0.0,
-    )  # fmt: skip
+    clear = Recipe.from_mapping(
+        {
+            "composition": {"fraction": [0.3, 1.0]},
+            "grains": {"number": [3e4, 3e5]},
+            "noise": {"counts": [30, 1000]},
+            "background": {"line_to_background": [3.0, 10.0]},
+            "detector": {"low_cut_probability": 0, "high_cut_probability": 0},
+        }
+    )
     model = load_model(find_model(), "cpu")
-    batch = draw_patterns(library, (), card.grid, clear, 0, 200, seed=12345)
+    batch = draw_chosen(Stream(library, (), card.grid, clear, seed=12345), 0, 200, 0.5)
     probability, _ = model.predict(batch.intensity, batch.coverage)
     judged = batch.presence >= 0
     right = (probability >= 0.5) == (batch.presence == 1)

@@ -158,8 +158,8 @@ def test_prior_shift_moves_log_odds():
 
 def test_workers_change_no_sample(library):
     stream = Task(library, (), GRID, QUICK, Recipe(), 0).stream(0)
-    alone = list(batches(stream, 0, 3, 8, workers=0))
-    beside = list(batches(stream, 0, 3, 8, workers=1))
+    alone = list(batches(stream, QUICK.channels, 0.5, 0, 3, 8, workers=0))
+    beside = list(batches(stream, QUICK.channels, 0.5, 0, 3, 8, workers=1))
     for one, other in zip(alone, beside, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])

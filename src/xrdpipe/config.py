@@ -499,6 +499,57 @@ class MapConfig(
             check_integration(self, self.variant)
 
 
+FrameFormat = Literal[
+    "tiff",
+    "tiff-stack",
+    "cbf",
+    "edf",
+    "edf-stack",
+    "marccd",
+    "mar345",
+    "spe",
+    "ge",
+    "eiger",
+    "eiger-4d",
+    "lima",
+    "bliss",
+    "areadetector",
+    "maxiv",
+    "petra",
+    "nexus",
+    "nexus-stack",
+    "hdf5",
+]
+
+Effect = Literal[
+    "all",
+    "background",
+    "noise",
+    "grains",
+    "texture",
+    "strain",
+    "displacement",
+    "air",
+    "fluid",
+    "compton",
+    "gasket",
+    "diamonds",
+    "halos",
+    "beamstop",
+    "dead",
+    "hot",
+    "zingers",
+    "drift",
+    "poisson",
+    "saturation",
+]
+
+
+def _parse_effects(value: Any) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(_as_kind(Effect, part.strip()) for part in parts)
+
+
 @dataclass(frozen=True)
 class SimulateConfig(Config):
     """Simulate a detector folder of a synthetic map with its truth file."""
@@ -508,20 +559,72 @@ class SimulateConfig(Config):
         "Rows x columns of the scan.", parse=_parse_shape, metavar="NYxNX"
     )
     seed: int = option("Seed: the same seed gives the same frames.", low=0)
-    cif: tuple[Path, ...] = option("Phases (default: the three shipped).", (), metavar="FILE")
-    detector: str = option("Detector, by pyFAI's name.", "Pilatus300k")
-    distance: float = option("Sample to detector distance, m.", 0.10, above=0)
-    wavelength: float = option("Wavelength, Å.", 0.4959, above=0)
-    layout: Literal["independent", "crust", "inclusions", "random"] = option(
+    cif: tuple[Path, ...] = option(
+        "CIF file of a phase, in class order; may be given several times "
+        "(default: the three shipped).",
+        (),
+        metavar="FILE",
+    )
+    poni: Path | None = option(
+        "Geometry to simulate with; replaces the four options that follow.", None, metavar="FILE"
+    )
+    detector: str | None = option("Detector, by pyFAI's name (default: Pilatus300k).", None)
+    distance: float | None = option("Sample to detector distance, m (default: 0.1).", None, above=0)
+    wavelength: float | None = option("Wavelength, Å (default: 0.4959).", None, above=0)
+    tilt: tuple[float, float, float] | None = option(
+        "Rotations rot1 rot2 rot3 of the detector, degrees (default: 0.57 -0.34 0).",
+        None,
+        metavar="ROT1 ROT2 ROT3",
+    )
+    layout: Literal["independent", "crust", "gasket-rim", "inclusions", "random"] = option(
         "How the phases lie in the map; independent: every combination occurs.", "independent"
     )
-    format: Literal["tiff", "cbf", "eiger"] = option("File layout of the frames.", "tiff")
+    format: FrameFormat = option("File layout of the frames.", "tiff")
     counts: float = option("Mean counts per pixel at the strongest line.", 30.0, above=0)
     grains: float = option("Mean log10 of the number of grains per phase.", 4.0, low=0, high=8)
-    distractor: bool = option("Add a phase that is not in the label set.", True)
+    distractor: bool = option("Add phases that are not in the label set.", True)
+    without: tuple[str, ...] = option(
+        f"Effects to leave out, separated by commas: {', '.join(typing.get_args(Effect))}.",
+        (),
+        parse=_parse_effects,
+        metavar="EFFECT[,EFFECT...]",
+    )
     snake: bool = option("Every second line of the scan runs backwards.", False)
     fast_axis: Literal["x", "y"] = option("The axis that moves from frame to frame.", "x")
+    preview: bool = option("Draw one picture, FOLDER.png, instead of writing frames.", False)
+    threads: int | None = option("Threads (default: all cores).", None, low=1)
     restart: bool = option("Replace the content of an existing folder.", False)
+
+    def check_together(self) -> None:
+        """The geometry comes from one place."""
+        if self.poni is not None:
+            for name in ("detector", "distance", "wavelength", "tilt"):
+                if getattr(self, name) is not None:
+                    raise OptionError(f"--{name} belongs to a new geometry; --poni brings its own.")
+
+
+@dataclass(frozen=True)
+class SynthesizeConfig(Config):
+    """Write a set of synthetic 1D patterns with everything that is known about them."""
+
+    cif: tuple[Path, ...] = option(
+        "CIF file of a phase, in class order; may be given several times "
+        "(default: the three shipped).",
+        (),
+        metavar="FILE",
+    )
+    wavelength: float = option("Wavelength, Å.", above=0)
+    output: Path = option("HDF5 file to write.", flags=("-o",), metavar="FILE")
+    number: int = option("Patterns, each masked and unmasked.", 1000, flags=("-n",), low=1)
+    recipe: str | None = option(
+        "Recipe file, or the name of a shipped one (default: train-small).",
+        None,
+        metavar="NAME|FILE",
+    )
+    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+    seed: int = option("Seed: pattern i is the same for the same seed.", 0, low=0)
+    png: bool = option("Draw the first twelve patterns beside the file.", True)
+    restart: bool = option("Replace an earlier set.", False)
 
 
 @dataclass(frozen=True)
@@ -739,6 +842,7 @@ STAGES: dict[str, type[Config]] = {
     "resample": ResampleConfig,
     "map": MapConfig,
     "simulate": SimulateConfig,
+    "synthesize": SynthesizeConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "inspect": InspectConfig,

@@ -1,8 +1,9 @@
-"""Pictures for people: maps (a panel per phase and one of co-occurrence), masks over a frame."""
+"""Pictures for people: maps (a panel per phase and one of co-occurrence), masks, simulations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from xrdpipe.maps import PhaseMap
 from xrdpipe.masks import Component
 from xrdpipe.schema import FrameStatus
-from xrdpipe.types import Scan, ScanAxis
+from xrdpipe.types import BoolArray, Grid, Scan, ScanAxis
 
 # Okabe & Ito's colours, told apart by colour-blind readers; black and grey are kept for
 # "none present" and "no data".
@@ -277,3 +278,244 @@ def _log_grey(image: NDArray[Any], shown: NDArray[np.bool_]) -> NDArray[np.float
     low, median, high = np.quantile(value[shown], [0.01, 0.5, 0.998])
     low = min(low, (median - 0.3 * high) / 0.7)
     return np.asarray(np.clip((value - low) / max(high - low, 1e-6), 0, 1), np.float32)
+
+
+MAPS_SHOWN, MAPS_IN_A_ROW = 20, 5
+"""Maps of single phases in the picture of a simulation."""
+
+
+@dataclass(frozen=True)
+class PhaseMarks:
+    """The reference lines of a phase.
+
+    Parameters
+    ----------
+    name
+        Of the phase.
+    two_theta
+        Degrees, shape (R,).
+    intensity
+        Of the ideal powder, arbitrary units, shape (R,).
+    present
+        Whether it is in the frame that is shown.
+    labelled
+        Whether it belongs to the label set.
+    """
+
+    name: str
+    two_theta: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    present: bool
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the picture of a simulation shows.
+
+    Parameters
+    ----------
+    names
+        K phases.
+    presence
+        Shape (K, ny, nx).
+    pixel
+        (row, column) of the frame shown.
+    frame
+        Its number, from 0.
+    counts
+        Shape (rows, columns), NaN in the gaps.
+    detector, wavelength
+        For the titles; wavelength in Å.
+    two_theta
+        Bin centres, degrees, shape (bins,).
+    unmasked, masked
+        The frame integrated with all its pixels and as a beamline would, counts per pixel.
+    alone
+        The same phases as ideal powders, nothing else.
+    marks
+        Reference lines of every phase.
+    """
+
+    names: tuple[str, ...]
+    presence: BoolArray
+    pixel: tuple[int, int]
+    frame: int
+    counts: NDArray[np.float32]
+    detector: str
+    wavelength: float
+    two_theta: NDArray[np.float64]
+    unmasked: NDArray[np.float32]
+    masked: NDArray[np.float32]
+    alone: NDArray[np.float32]
+    marks: tuple[PhaseMarks, ...]
+
+
+def draw_preview(path: Path, preview: Preview) -> None:
+    """Write a PNG of 1366 x 768 pixels: map per phase, a frame, its pattern with the lines.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    preview
+        What to show.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13.66, 7.68), layout="constrained")
+    sides: Any = figure.subfigures(1, 2, width_ratios=(1, 1.4))
+    frame, others = sides
+    rows = -(-min(len(preview.names), MAPS_SHOWN) // MAPS_IN_A_ROW)
+    maps, pattern = others.subfigures(2, 1, height_ratios=(0.6 + 0.1 * rows, 1.1))
+    _draw_counts(frame, preview)
+    _draw_presence(maps, preview)
+    _draw_pattern(pattern, preview)
+    figure.savefig(path, dpi=100, metadata={"Software": "xrdpipe"})
+
+
+def _draw_presence(figure: Any, preview: Preview) -> None:
+    """A small map per phase, in its colour; a cross where the frame was taken."""
+    from matplotlib.colors import ListedColormap
+
+    shown = min(len(preview.names), MAPS_SHOWN)
+    ny, nx = preview.presence.shape[1:]
+    columns = min(shown, MAPS_IN_A_ROW)
+    rows = -(-shown // columns)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for k in range(shown):
+        color = PHASE_COLORS[k % len(PHASE_COLORS)]
+        axes[k].imshow(
+            preview.presence[k],
+            cmap=ListedColormap(["#EFEFEF", color]),
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+            aspect="equal" if 1 / LONGEST <= ny / nx <= LONGEST else "auto",
+        )
+        axes[k].plot(preview.pixel[1], preview.pixel[0], "x", color="black", ms=7, mew=1.6)
+        part = preview.presence[k].mean()
+        name = preview.names[k] if len(preview.names[k]) <= 18 else preview.names[k][:17] + "…"
+        axes[k].set_title(f"{name}\n{part:.0%}" if rows == 1 else f"{name} {part:.0%}", fontsize=8)
+        if rows == 1:
+            axes[k].tick_params(labelsize=7)
+            axes[k].locator_params(nbins=5, integer=True)
+            axes[k].set_xlabel("x (pixel)", fontsize=8)
+            axes[k].set_ylabel("y (pixel)" if k == 0 else "", fontsize=8)
+        else:
+            axes[k].set(xticks=[], yticks=[])
+    for axis in axes[shown:]:
+        axis.axis("off")
+    figure.suptitle(f"where the phases are   ({ny} x {nx} frames)", fontsize=10)
+
+
+def _draw_counts(figure: Any, preview: Preview) -> None:
+    """The frame, logarithmic; gaps in grey."""
+    import matplotlib as mpl
+    from matplotlib.colors import LogNorm
+
+    axis = figure.subplots()
+    # Half a count stands for none, which has no logarithm.
+    image = np.maximum(preview.counts, 0.5)
+    high = max(float(np.nanquantile(image, 0.999)), 5.0)
+    colors = mpl.colormaps["viridis"].with_extremes(bad=NO_DATA_COLOR)
+    drawn = axis.imshow(image, norm=LogNorm(0.5, high), cmap=colors, interpolation="nearest")
+    bar = figure.colorbar(drawn, ax=axis, pad=0.02, extend="max", location="bottom", shrink=0.8)
+    bar.set_label("counts per pixel", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    axis.set_xlabel("column (pixel)", fontsize=8)
+    axis.set_ylabel("row (pixel)", fontsize=8)
+    axis.tick_params(labelsize=7)
+    row, column = preview.pixel
+    figure.suptitle(
+        f"frame {preview.frame}, taken at the cross (x = {column}, y = {row})\n"
+        f"{preview.detector}, {preview.wavelength:g} Å; grey: no pixels",
+        fontsize=10,
+    )
+
+
+def _draw_pattern(figure: Any, preview: Preview) -> None:
+    """The integrated frame over ticks at the lines of every phase."""
+    marks = preview.marks
+    if len(marks) > 12:
+        marks = tuple(mark for mark in marks if mark.present) or marks[:12]
+    axis, ticks = figure.subplots(
+        2, 1, sharex=True, height_ratios=(1, min(0.09 * len(marks) + 0.06, 0.8))
+    )
+    x = preview.two_theta
+    axis.plot(x, preview.unmasked, color="#AAAAAA", lw=0.8, label="the frame, all pixels")
+    axis.plot(x, preview.masked, color="black", lw=1.0, label="without what a mask takes out")
+    axis.plot(x, preview.alone, color="#0072B2", lw=1.0, label="its phases alone, ideal powders")
+    seen = preview.masked[np.isfinite(preview.masked) & (preview.masked > 0)]
+    low, high = np.quantile(seen, [0.01, 1.0]) if seen.size else (0.1, 1.0)
+    axis.set_yscale("log")
+    axis.set_ylim(0.15 * low, 4 * high)
+    axis.set_ylabel("intensity (counts per pixel)", fontsize=9)
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=3)
+    axis.tick_params(labelsize=8)
+    for i, mark in enumerate(marks):
+        place = preview.names.index(mark.name) if mark.labelled else -1
+        color = "#777777" if place < 0 else PHASE_COLORS[place % len(PHASE_COLORS)]
+        strong = mark.intensity > 0.005 * mark.intensity.max()
+        height = 0.25 + 0.6 * np.sqrt(mark.intensity[strong] / mark.intensity.max())
+        ticks.vlines(mark.two_theta[strong], -i - height / 2, -i + height / 2, color=color, lw=1.3)
+    ticks.set_yticks(
+        [-i for i in range(len(marks))],
+        [mark.name + ("" if mark.present else " (not here)") for mark in marks],
+        fontsize=8 if len(marks) <= 10 else 6,
+    )
+    ticks.set_ylim(-len(marks) + 0.4, 0.6)
+    ticks.set_xlim(x[0], x[-1])
+    ticks.set_xlabel("2theta (degrees)", fontsize=9)
+    ticks.tick_params(labelsize=8, axis="x")
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+        ticks.spines[side].set_visible(False)
+
+
+def draw_patterns(
+    path: Path,
+    grid: Grid,
+    masked: NDArray[np.float32],
+    unmasked: NDArray[np.float32],
+    present: NDArray[np.bool_],
+    names: Sequence[str],
+) -> None:
+    """Write a PNG of synthetic patterns, each masked and unmasked.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    grid
+        2θ axis.
+    masked, unmasked
+        Shape (N, n), counts per pixel.
+    present
+        Shape (N, K), which of the named phases are there.
+    names
+        Of the K phases.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(masked) // 3)
+    figure = Figure(figsize=(13, 2.1 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False, sharex=True)
+    for axis, one, other, there in zip(axes.flat, masked, unmasked, present, strict=False):
+        axis.plot(grid.two_theta, other, color=PHASE_COLORS[3], lw=0.7, label="unmasked")
+        axis.plot(grid.two_theta, one, color=PHASE_COLORS[5], lw=0.9, label="masked")
+        # Spots may be a thousand times higher than everything else.
+        top = max(float(np.nanpercentile(other, 99.0)), float(np.nanmax(one)))
+        axis.set_ylim(min(0.0, float(np.nanmin(one))), 1.25 * top or 1)
+        found = [name for name, is_there in zip(names, there, strict=True) if is_there]
+        axis.set_title(", ".join(found) or "none of the phases", fontsize=8, loc="left")
+        axis.set_xlim(grid.start, grid.stop)
+        axis.tick_params(labelsize=8)
+    for axis in axes.flat[len(masked) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel(f"2θ (degrees), λ = {grid.wavelength:g} Å", fontsize=8)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("counts per pixel", fontsize=8)
+    axes[0, 0].legend(fontsize=7, frameon=False, loc="upper right")
+    figure.savefig(path, dpi=110, metadata={"Software": "xrdpipe"})

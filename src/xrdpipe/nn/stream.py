@@ -1,33 +1,26 @@
-"""Training inputs drawn on the fly, in order, with worker processes ahead of the training.
-
-No torch here, so that workers start fast.
-"""
+"""The endless stream of synthetic patterns as a torch dataset, and as inputs of a network."""
 
 from __future__ import annotations
 
 import functools
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from xrdpipe.channels import build_channels
 from xrdpipe.errors import EnvironmentProblemError
-from xrdpipe.synthesis.generator import Generator, make_generator
-from xrdpipe.synthesis.patterns import PatternBatch, draw
+from xrdpipe.nn.literature_sets import draw_imperfect
+from xrdpipe.nn.patterns import Chosen, Pairs, choose, draw_pairs
 from xrdpipe.synthesis.recipe import Recipe
+from xrdpipe.synthesis.scene import Generator, make_generator
 from xrdpipe.types import Grid, Phase, PhaseLibrary
 
-AHEAD = 3
-"""Batches drawn ahead per worker."""
+BLOCK = 64
+"""Samples drawn at a time: enough to be vectorised, few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -36,90 +29,137 @@ class Stream:
 
     Parameters
     ----------
-    library, distractors, grid, recipe
-        See :func:`xrdpipe.synthesis.patterns.draw_patterns`.
-    channels
-        Views that the network sees.
+    library, distractors
+        Phases with a label, in class order, and phases mixed in without one.
+    grid, recipe
+        What is drawn, and how.
     seed
         Names the stream.
+    kind
+        ``physics``, or ``synthetic-crystals`` for the protocol of Schopmans et al. (2023).
     """
 
     library: PhaseLibrary
     distractors: tuple[Phase, ...]
     grid: Grid
     recipe: Recipe
-    channels: tuple[str, ...]
     seed: int
+    kind: str = "physics"
 
 
 @functools.lru_cache(maxsize=4)
-def _prepared(
-    library: PhaseLibrary, distractors: tuple[Phase, ...], grid: Grid, recipe: Recipe
-) -> Generator:
-    return make_generator(library, distractors, grid, recipe)
+def prepared(stream: Stream) -> Generator:
+    """The generator of a stream; kept, since every block needs it."""
+    return make_generator(stream.library, stream.distractors, stream.grid, stream.recipe)
 
 
-def draw_batch(stream: Stream, first: int, number: int) -> PatternBatch:
-    """Samples first … first + number − 1 of a stream."""
-    generator = _prepared(stream.library, stream.distractors, stream.grid, stream.recipe)
-    return draw(generator, first, number, stream.seed)
+def draw_block(stream: Stream, first: int, number: int, device: str = "cpu") -> Pairs:
+    """The samples first … first + number − 1 of a stream."""
+    if stream.kind == "synthetic-crystals":
+        return draw_imperfect(prepared(stream), first, number, stream.seed)
+    return draw_pairs(prepared(stream), first, number, stream.seed, device)
 
 
-def draw_views(
-    stream: Stream, first: int, number: int
-) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """Inputs (number, C, n) and labels (number, K) of those samples."""
-    batch = draw_batch(stream, first, number)
-    return build_channels(stream.channels, batch.intensity, batch.coverage), batch.presence
+class PatternStream(IterableDataset[dict[str, Tensor]]):
+    """Batches of pairs of masked and unmasked patterns with all their targets.
+
+    An item is a batch: the fields of :class:`~xrdpipe.nn.patterns.Pairs` and
+    :class:`~xrdpipe.synthesis.scene.Targets` by name, as tensors. Sample i of a stream is the same
+    for any number of workers, any batch size and any part of the stream; use it with
+    ``DataLoader(stream, batch_size=None, num_workers=…)``, which keeps the order.
+
+    Parameters
+    ----------
+    stream
+        What is drawn.
+    batch
+        Samples per item.
+    first, last
+        Numbers of the first batch and of the one after the last; without ``last``, endless.
+    device
+        Where patterns are rendered; with workers it must be the processor.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        batch: int,
+        first: int = 0,
+        last: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.stream = stream
+        self.batch = batch
+        self.first = first
+        self.last = last
+        self.device = device
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        turn, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        number = self.first + turn
+        while self.last is None or number < self.last:
+            pairs = draw_block(self.stream, number * self.batch, self.batch, self.device)
+            yield pairs.as_tensors()
+            number += of
 
 
-def _end_with_parent() -> None:
-    """Let this worker die with the training process, which a killed one cannot ask for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process answers Ctrl-C
-    parent = parent_process()
-    if parent is None:
-        return
+def draw_chosen(stream: Stream, first: int, number: int, masked_share: float) -> Chosen:
+    """One version of each of the samples first … first + number − 1."""
+    parts = [
+        choose(
+            draw_block(stream, start, min(BLOCK, first + number - start)).as_tensors(),
+            masked_share,
+        )
+        for start in range(first, first + number, BLOCK)
+    ]
+    return Chosen.joined(parts)
 
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def views_of(
+    batch: dict[str, Tensor], channels: tuple[str, ...], masked_share: float
+) -> tuple[Tensor, Tensor]:
+    """Inputs (N, C, n) and labels (N, K) of a batch of a stream."""
+    chosen = choose(batch, masked_share)
+    views = build_channels(channels, chosen.intensity, chosen.coverage, chosen.spottiness)
+    return torch.from_numpy(views), torch.from_numpy(chosen.presence)
 
 
 def batches(
-    stream: Stream, first: int, last: int, size: int, workers: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int8]]]:
-    """Batches number first … last − 1 of ``size`` samples each, in order.
+    stream: Stream,
+    channels: tuple[str, ...],
+    masked_share: float,
+    first: int,
+    last: int,
+    size: int,
+    workers: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of the batches first … last − 1 of ``size`` samples each, in order.
 
-    The samples are the same for any number of workers; 0 draws them in this process.
+    The samples are the same for any number of worker processes; 0 draws them in this one.
 
     Raises
     ------
     EnvironmentProblemError
         A worker process died.
     """
-    if workers == 0:
-        for number in range(first, last):
-            yield draw_views(stream, number * size, size)
-        return
-    # Spawned, not forked: torch has threads, and a fork would copy their locks.
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    loader: DataLoader[Any] = DataLoader(
+        PatternStream(stream, size, first, last),
+        batch_size=None,
+        num_workers=workers,
+        # Of its own: a loader takes a number from the generator that dropout uses.
+        generator=torch.Generator(),
+        # Spawned, not forked: torch has threads, and a fork would copy their locks.
+        multiprocessing_context="spawn" if workers else None,
+        collate_fn=functools.partial(views_of, channels=channels, masked_share=masked_share),
     )
-    waiting: deque[Future[tuple[NDArray[np.float32], NDArray[np.int8]]]] = deque()
     try:
-        for number in range(first, last):
-            waiting.append(pool.submit(draw_views, stream, number * size, size))
-            if len(waiting) > AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
         raise EnvironmentProblemError(
             "a process that draws training patterns died (out of memory, or the calling script "
             "has no `if __name__ == '__main__'` guard); set workers = 0 in the recipe to do "
             "without them. The run can be resumed."
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -16,7 +16,7 @@ from xrdpipe.synthesis.recipe import Recipe
 DEFAULT_RECIPE = "train-small"
 
 CHOICES = {
-    "data": ("stream", "s-set"),
+    "data": ("stream", "s-set", "synthetic-crystals"),
     "network": ("small-resnet", "paper"),
     "loss": ("bce", "cross-entropy"),
     "optimizer": ("adamw", "adam"),
@@ -37,7 +37,10 @@ class TrainRecipe:
     channels
         Input channels in order.
     data
-        ``stream``: patterns drawn on the fly, never twice; ``s-set``: the paper's fixed set.
+        ``stream``: patterns drawn on the fly, never twice; ``s-set``: the fixed set of Li et al.
+        (2024); ``synthetic-crystals``: a stream with the imperfections of Schopmans et al. (2023).
+    masked_share
+        Part of a stream's patterns shown in their masked version, the others unmasked.
     mixtures
         Mixed patterns added to the fixed set.
     loss
@@ -67,6 +70,7 @@ class TrainRecipe:
     network: str = "small-resnet"
     channels: tuple[str, ...] = ("sqrt", "highpass", "coverage")
     data: str = "stream"
+    masked_share: float = 0.5
     mixtures: int = 1056
     loss: str = "bce"
     class_weights: tuple[float, float] = (1.0, 1.0)
@@ -124,7 +128,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         raise OptionError(f"{where}: '{key}' must be a number; got {value!r}.")
     if isinstance(default, int) and not isinstance(value, int):
         raise OptionError(f"{where}: '{key}' must be a whole number; got {value!r}.")
-    free = ("workers", "noise", "weight_decay", "mixtures")
+    free = ("workers", "masked_share", "noise", "weight_decay", "mixtures")
     if value < 0 or (value == 0 and key not in free):
         raise OptionError(f"{where}: '{key}' must be positive; got {value!r}.")
     return value

@@ -30,6 +30,7 @@ from xrdpipe.crystal import powder_intensity, reflections
 from xrdpipe.errors import EnvironmentProblemError, InputError
 from xrdpipe.metrics import auroc, brier, expected_calibration_error
 from xrdpipe.nn.inference import BLOCK, load_model, prior_shift
+from xrdpipe.nn.literature_sets import paper_s_set
 from xrdpipe.nn.losses import add_noise, binary_cross_entropy, multitask_cross_entropy
 from xrdpipe.nn.model_folder import (
     ModelCard,
@@ -39,10 +40,9 @@ from xrdpipe.nn.model_folder import (
     write_card,
 )
 from xrdpipe.nn.networks import Network, make_network
-from xrdpipe.nn.stream import Stream, batches, draw_batch
+from xrdpipe.nn.patterns import Chosen
+from xrdpipe.nn.stream import Stream, batches, draw_chosen
 from xrdpipe.nn.train_recipe import TrainRecipe
-from xrdpipe.synthesis.paper_set import paper_s_set
-from xrdpipe.synthesis.patterns import PatternBatch
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import FloatArray, Grid, IntArray, Phase, PhaseLibrary, Progress
 
@@ -86,8 +86,8 @@ class Task:
             self.distractors,
             self.grid,
             self.synthesis,
-            self.recipe.channels,
             derived_seed(self.seed, use, member),
+            "synthetic-crystals" if self.recipe.data == "synthetic-crystals" else "physics",
         )
 
 
@@ -122,7 +122,6 @@ def train(
     started = time.perf_counter()
     recipe = task.recipe
     folder.mkdir(parents=True, exist_ok=True)
-    _check_channels(recipe)
     fixed = _fixed_set(task) if recipe.data == "s-set" else None
     progress.start("training", recipe.epochs * recipe.members)
     networks = [
@@ -130,7 +129,7 @@ def train(
     ]
     progress.done()
     progress.note("calibrating on held-out synthetic patterns")
-    held_out = draw_batch(task.stream(CALIBRATION), 0, recipe.held_out)
+    held_out = draw_chosen(task.stream(CALIBRATION), 0, recipe.held_out, recipe.masked_share)
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     _write_model(task, networks, held_out, model, name, notes)
@@ -146,13 +145,6 @@ def train(
     return report
 
 
-def _check_channels(recipe: TrainRecipe) -> None:
-    if "spottiness" in recipe.channels:
-        raise InputError(
-            "the 1D generator draws no spottiness profile; train without that channel."
-        )
-
-
 def _patterns_seen(task: Task) -> int:
     if task.recipe.data == "s-set":
         return len(_fixed_labels(task)) * task.recipe.epochs
@@ -166,9 +158,16 @@ def _steps(recipe: TrainRecipe) -> int:
 
 def _fixed_set(task: Task) -> tuple[Tensor, Tensor]:
     """The paper's S set as inputs and labels."""
-    patterns, labels = paper_s_set(
-        task.library, task.grid, derived_seed(task.seed, TRAINING), task.recipe.mixtures
+    patterns, labels, measured = paper_s_set(
+        task.library, task.grid.wavelength, derived_seed(task.seed, TRAINING), task.recipe.mixtures
     )
+    if task.grid.start < measured.start or task.grid.stop > measured.stop:
+        raise InputError(
+            f"the S set covers {measured.start:g}-{measured.stop:g} degrees, the grid "
+            f"{task.grid.start:g}-{task.grid.stop:g}; use a grid inside of it."
+        )
+    onto = task.grid.two_theta
+    patterns = np.stack([np.interp(onto, measured.two_theta, row) for row in patterns])
     views = build_channels(task.recipe.channels, patterns, np.ones_like(patterns))
     return torch.from_numpy(views), torch.from_numpy(labels)
 
@@ -256,15 +255,15 @@ def _feed(
     """Inputs and labels, batch after batch, from epoch ``done`` on."""
     recipe = task.recipe
     if fixed is None:
-        drawn = batches(
+        yield from batches(
             task.stream(TRAINING, member),
+            recipe.channels,
+            recipe.masked_share,
             done * steps,
             recipe.epochs * steps,
             recipe.batch,
             recipe.workers,
         )
-        for views, labels in drawn:
-            yield torch.from_numpy(views), torch.from_numpy(labels)
         return
     for epoch in range(done, recipe.epochs):
         shuffle = np.random.default_rng(derived_seed(task.seed, TRAINING, member, epoch, 2))
@@ -309,7 +308,7 @@ def load_checkpoint(path: Path, network: Network, optimizer: torch.optim.Optimiz
 def _write_model(
     task: Task,
     networks: list[Network],
-    held_out: PatternBatch,
+    held_out: Chosen,
     folder: Path,
     name: str,
     notes: str,
@@ -377,15 +376,15 @@ def strongest_lines(phase: Phase, grid: Grid, number: int = 3) -> tuple[float, .
     return tuple(found)
 
 
-def _log_odds(
-    network: Network, channels: tuple[str, ...], batch: PatternBatch
-) -> NDArray[np.float64]:
+def _log_odds(network: Network, channels: tuple[str, ...], batch: Chosen) -> NDArray[np.float64]:
     """Raw log-odds of a batch, shape (N, K)."""
     odds = []
     with torch.inference_mode():
         for row in range(0, len(batch.intensity), BLOCK):
             part = slice(row, row + BLOCK)
-            views = build_channels(channels, batch.intensity[part], batch.coverage[part])
+            views = build_channels(
+                channels, batch.intensity[part], batch.coverage[part], batch.spottiness[part]
+            )
             odds.append(network.log_odds(torch.from_numpy(views)).numpy())
     return np.concatenate(odds).astype(np.float64)
 
@@ -427,8 +426,8 @@ def evaluate(task: Task, model_folder: Path) -> dict[str, Any]:
     counted apart. The calibration error is taken after shifting the prior to the prevalence.
     """
     model = load_model(model_folder, "cpu")
-    batch = draw_batch(task.stream(REPORT), 0, task.recipe.held_out)
-    probability, _ = model.predict(batch.intensity, batch.coverage)
+    batch = draw_chosen(task.stream(REPORT), 0, task.recipe.held_out, task.recipe.masked_share)
+    probability, _ = model.predict(batch.intensity, batch.coverage, batch.spottiness)
     rows = {
         "all": np.ones(len(batch.masked), dtype=bool),
         "masked": batch.masked,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,25 +22,30 @@ from xrdpipe.config import SimulateConfig
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.frames.write import (
     FORMAT_DTYPE,
+    PIXEL_MASK_FORMATS,
     DetectorDescription,
+    ScanDescription,
     open_writer,
     pixel_mask_bits,
+    stored_order,
 )
 from xrdpipe.integration.geometry import Geometry, load_geometry, save_poni
 from xrdpipe.phases import distractor_phases, shipped_phases
+from xrdpipe.simulation.counting import with_sentinels
+from xrdpipe.simulation.diamonds import diamond_mask
+from xrdpipe.simulation.effects import EVERY_EFFECT, Effects
+from xrdpipe.simulation.frame import simulate_frame
+from xrdpipe.simulation.instrument import Setup, draw_setup
+from xrdpipe.simulation.plane import detector_plane
+from xrdpipe.simulation.sample import SampleMap, draw_sample
+from xrdpipe.simulation.truth import weight_and_strength
+from xrdpipe.stages.preview import picture_path, write_preview
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.truth import Truth, write_truth
-from xrdpipe.synthesis.frames2d import DetectorPlane, detector_plane
-from xrdpipe.synthesis.nuisances2d import diamond_mask, with_sentinels
-from xrdpipe.synthesis.scan2d import (
-    SampleMap,
-    Setup,
-    draw_sample,
-    draw_setup,
-    simulate_frame,
-    weight_and_strength,
-)
-from xrdpipe.types import BoolArray, Outcome, Phase, Progress
+from xrdpipe.types import BoolArray, IntArray, Outcome, Phase, Progress
+
+DETECTOR, DISTANCE, WAVELENGTH = "Pilatus300k", 0.10, 0.4959
+"""Where no option says otherwise: distance in m, wavelength in Å (25 keV)."""
 
 POLARIZATION_FACTOR = 0.99
 """Horizontally polarized beam: integration corrects for the same by default."""
@@ -51,10 +60,13 @@ DISTRACTORS = ("fluorite", "aragonite", "lanthanum-hydroxide")
 """Shipped phases that may lie where they are in no label."""
 
 GASKET = "rhenium"
-"""With distractors, this phase also gives faint gasket rings where it is absent."""
+"""Gives faint gasket rings where it is absent; a distractor where it is in no label."""
 
 HALO_THRESHOLD = 3.0
 """Counts above which the glow of a diamond spot is masked."""
+
+MONITOR_COUNTS = 1e6
+"""Mean of the beam monitor."""
 
 BEGUN = "simulate.part.json"
 """The record of a simulation that has not ended; renamed to ``simulate.json`` at its end."""
@@ -95,40 +107,51 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
     """Write ``frames/``, ``geometry.poni``, masks, ``truth.h5`` and, last, ``simulate.json``.
 
     A folder without ``simulate.json`` was interrupted; the same command makes it anew (frames
-    follow from the seed).
+    follow from the seed). With ``preview``, one picture is written beside the folder instead.
 
     Raises
     ------
+    InputError
+        A phase has no line on the detector, or two have one name.
     OutputExistsError
         The folder holds another simulation and ``restart`` is off, or something else.
     """
     phases = _label_phases(config)
-    with tempfile.TemporaryDirectory() as scratch:
-        geometry = write_geometry(
-            Path(scratch) / "geometry.poni", config.detector, config.distance, config.wavelength
-        )
+    for phase in phases if config.cif else ():
+        for oddity in crystal.oddities(phase):
+            progress.note(oddity)
+    geometry = _geometry(config)
     experiment = plan(config, geometry, phases)
+    setup, sample = experiment.setup, experiment.sample
+    if config.preview:
+        path = picture_path(config.output, config.restart)
+        mask = known_mask(setup) | _spots(setup)
+        write_preview(path, geometry, setup, sample, mask, config.seed, POLARIZATION_FACTOR)
+        return Outcome(path, summary=f"{path}: what would be simulated.")
     folder = config.output
     record = _record(config, experiment)
     if not _claim(folder, config.restart, record):
         return Outcome(folder, 0, f"{folder}: already done.")
     (folder / "geometry.poni").write_text(geometry.poni_text)
-    setup, sample = experiment.setup, experiment.sample
-    _write_truth(folder / "truth.h5", experiment)
+    monitor = np.round(MONITOR_COUNTS * sample.monitor.ravel()[np.argsort(sample.frame, axis=None)])
+    scan = ScanDescription.regular(
+        sample.shape, monitor=monitor, fast_axis=config.fast_axis, snake=config.snake
+    )
+    stored = stored_order(config.format, scan)
+    _write_truth(folder / "truth.h5", experiment, np.argsort(stored)[sample.frame])
     np.save(folder / "mask.npy", known_mask(setup).astype(np.uint8))
-    spots = diamond_mask(setup.plane, setup.diamonds, HALO_THRESHOLD)
-    np.save(folder / "diamond_spots.npy", spots.astype(np.uint8))
-    _write_monitor(folder / "monitor.csv", sample)
+    np.save(folder / "diamond_spots.npy", _spots(setup).astype(np.uint8))
+    _write_monitor(folder / "monitor.csv", monitor[stored])
     frames = sample.frame.size
     progress.start("simulate", frames)
     (folder / "frames").mkdir()
     dtype = FORMAT_DTYPE[config.format]
     description = _describe(experiment, config)
     # A detector with a pixel mask blanks its known bad pixels, too; others only the gaps.
-    flagged = description.pixel_mask > 0 if config.format == "eiger" else geometry.gap_mask
-    with open_writer(config.format, folder / "frames", "map", frames, description) as write:
-        for index in range(frames):
-            counts = simulate_frame(setup, sample, index, config.seed)
+    masked = config.format in PIXEL_MASK_FORMATS
+    flagged = description.pixel_mask > 0 if masked else geometry.gap_mask
+    with open_writer(config.format, folder / "frames", "map", frames, description, scan) as write:
+        for counts in _frames(experiment, config):
             write(with_sentinels(counts, flagged, dtype))
             progress.advance(1)
     progress.done()
@@ -144,7 +167,47 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
     )
 
 
-def write_geometry(path: Path, detector: str, distance: float, wavelength: float) -> Geometry:
+def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[np.int64]]:
+    """Frames in the order of measurement, made in threads; memory holds two per thread."""
+    setup, sample = experiment.setup, experiment.sample
+    threads = config.threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        queue: deque[Future[NDArray[np.int64]]] = deque()
+        for index in range(sample.frame.size):
+            queue.append(pool.submit(simulate_frame, setup, sample, index, config.seed))
+            if len(queue) >= 2 * threads:
+                yield queue.popleft().result()
+        while queue:
+            yield queue.popleft().result()
+
+
+def _geometry(config: SimulateConfig) -> Geometry:
+    """The user's geometry, or a new one."""
+    if config.poni is not None:
+        geometry = load_geometry(config.poni)
+        if not geometry.file_format.startswith("PONI"):
+            raise InputError(
+                f"{config.poni} is a {geometry.file_format} file; simulate needs a PONI file."
+            )
+        return geometry
+    tilt = TILT if config.tilt is None else tuple(np.radians(config.tilt).tolist())
+    with tempfile.TemporaryDirectory() as scratch:
+        return write_geometry(
+            Path(scratch) / "geometry.poni",
+            config.detector or DETECTOR,
+            config.distance or DISTANCE,
+            config.wavelength or WAVELENGTH,
+            tilt,
+        )
+
+
+def write_geometry(
+    path: Path,
+    detector: str,
+    distance: float,
+    wavelength: float,
+    tilt: tuple[float, float, float] = TILT,
+) -> Geometry:
     """Write a PONI whose beam hits the middle of the detector, and load it.
 
     Parameters
@@ -157,6 +220,8 @@ def write_geometry(path: Path, detector: str, distance: float, wavelength: float
         Sample to detector, m.
     wavelength
         In Å.
+    tilt
+        Rotations rot1, rot2, rot3 of the detector, radian.
 
     Raises
     ------
@@ -174,10 +239,10 @@ def write_geometry(path: Path, detector: str, distance: float, wavelength: float
         path,
         detector,
         distance,
-        half[0] - distance * np.tan(TILT[1]),
-        half[1] + distance * np.tan(TILT[0]),
+        half[0] - distance * np.tan(tilt[1]) / np.cos(tilt[0]),
+        half[1] + distance * np.tan(tilt[0]),
         wavelength,
-        TILT,
+        tilt,
     )
     return load_geometry(path)
 
@@ -193,47 +258,112 @@ def plan(config: SimulateConfig, geometry: Geometry, phases: tuple[Phase, ...]) 
         From :func:`write_geometry`.
     phases
         The label set.
+
+    Raises
+    ------
+    InputError
+        A phase of the label set has no line on the detector.
     """
-    setup = plan_setup(geometry, config.seed)
-    names = [phase.name for phase in phases]
-    everything = phases
-    if config.distractor:
-        foreign = distractor_phases()
-        everything += tuple(
-            crystal.load_phase(foreign[name]) for name in DISTRACTORS if name not in names
+    effects = Effects.without(config.without)
+    setup = plan_setup(geometry, config.seed, _saturation(config), effects)
+    tables = [_lines_seen(phase, setup) for phase in phases]
+    unseen = [phase for phase, table in zip(phases, tables, strict=True) if table is None]
+    if unseen:
+        low, high = setup.plane.two_theta_limits
+        raise InputError(
+            f"phase '{unseen[0].name}' has no line between {low:.1f} and {high:.1f} degrees at "
+            f"{geometry.wavelength:g} Å, all that the detector sees; give another --distance, "
+            "--wavelength or --detector, or leave the phase out."
         )
-    d_min = config.wavelength / (2 * np.sin(np.radians(setup.plane.two_theta_limits[1] / 2)))
+    names = [phase.name for phase in phases]
+    everything = list(phases)
+    if config.distractor:
+        foreign = distractor_phases() | shipped_phases()
+        for name in (*DISTRACTORS, GASKET):
+            if name not in names:
+                phase = crystal.load_phase(foreign[name])
+                table = _lines_seen(phase, setup)
+                if table is not None:
+                    everything.append(phase)
+                    tables.append(table)
+    named = [phase.name for phase in everything]
     sample = draw_sample(
-        [crystal.reflections(phase, config.wavelength, d_min * 0.98) for phase in everything],
+        [table for table in tables if table is not None],
         config.scan_shape,
         config.seed,
         layout=config.layout,
         counts=config.counts,
         log_grains=config.grains,
         labelled=len(phases),
-        gasket=names.index(GASKET) if config.distractor and GASKET in names else None,
+        gasket=named.index(GASKET) if GASKET in named else None,
         snake=config.snake,
         fast_axis=config.fast_axis,
+        effects=effects,
     )
-    return Experiment(geometry, setup, sample, everything)
+    return Experiment(geometry, setup, sample, tuple(everything))
 
 
-def plan_setup(geometry: Geometry, seed: int) -> Setup:
-    """Detector with its defects and the diamond spots of a seed."""
-    plane: DetectorPlane = detector_plane(
+def _lines_seen(phase: Phase, setup: Setup) -> crystal.ReflectionTable | None:
+    """Lines of a phase as far as the detector reaches; None if it sees none."""
+    plane = setup.plane
+    low, high = plane.two_theta_limits
+    # Strain and displacement may bring in lines that lie a little outside; a phase has lines
+    # down to 1 Å, so that a table is never empty.
+    d_min = min(0.98 * plane.wavelength / (2 * np.sin(np.radians(high / 2))), 1.0)
+    table = crystal.reflections(phase, plane.wavelength, float(d_min))
+    on_detector = (table.two_theta > low) & (table.two_theta < high)
+    return table if on_detector.any() else None
+
+
+def plan_setup(
+    geometry: Geometry,
+    seed: int,
+    saturation: int = SATURATION,
+    effects: Effects = EVERY_EFFECT,
+) -> Setup:
+    """Detector with its defects and the diamond spots of a seed.
+
+    Parameters
+    ----------
+    geometry
+        Of the detector.
+    seed
+        Of the simulation.
+    saturation
+        Largest value of the counter.
+    effects
+        What is on.
+    """
+    # pyFAI's relative solid angle is (distance / path)³; the path along the beam follows.
+    path = geometry.distance / np.cbrt(geometry.solid_angle.astype(float))
+    along_beam = float(np.median(path * np.cos(np.radians(geometry.two_theta))))
+    plane = detector_plane(
         geometry.two_theta,
         geometry.chi,
         geometry.wavelength,
+        along_beam,
         solid_angle=geometry.solid_angle,
         polarization=geometry.polarization(POLARIZATION_FACTOR),
         gap_mask=geometry.gap_mask,
     )
-    return draw_setup(plane, geometry.two_theta, geometry.chi, seed, saturation=SATURATION)
+    return draw_setup(
+        plane, geometry.two_theta, geometry.chi, seed, saturation=saturation, effects=effects
+    )
+
+
+def _saturation(config: SimulateConfig) -> int:
+    """Largest value of the counter; the largest of the file's type is a sentinel."""
+    return min(SATURATION, int(np.iinfo(FORMAT_DTYPE[config.format]).max) - 1)
 
 
 def known_mask(setup: Setup) -> BoolArray:
     """What a beamline would hand out as mask: gaps, beamstop, dead and hot pixels."""
     return setup.plane.gap_mask | setup.shadow | setup.bad.pixels
+
+
+def _spots(setup: Setup) -> BoolArray:
+    """Diamond spots with their halos, wherever they drift."""
+    return diamond_mask(setup.plane, setup.diamonds, HALO_THRESHOLD)
 
 
 def _label_phases(config: SimulateConfig) -> tuple[Phase, ...]:
@@ -287,17 +417,17 @@ def _describe(experiment: Experiment, config: SimulateConfig) -> DetectorDescrip
     geometry, bad = experiment.geometry, experiment.setup.bad
     row, column = np.unravel_index(int(np.argmin(geometry.two_theta)), geometry.shape)
     return DetectorDescription(
-        name=config.detector,
+        name=config.detector or geometry.detector_name,
         pixel_size=geometry.pixel_size,
-        distance=config.distance,
-        wavelength=config.wavelength,
+        distance=geometry.distance,
+        wavelength=geometry.wavelength,
         beam_centre=(float(column), float(row)),
-        saturation=SATURATION,
+        saturation=_saturation(config),
         pixel_mask=pixel_mask_bits(geometry.gap_mask, bad.dead, bad.hot > 0),
     )
 
 
-def _write_truth(path: Path, experiment: Experiment) -> None:
+def _write_truth(path: Path, experiment: Experiment, frame: IntArray) -> None:
     sample = experiment.sample
     known = sample.labelled
     presence = sample.presence[:known]
@@ -320,33 +450,33 @@ def _write_truth(path: Path, experiment: Experiment) -> None:
             extra={
                 "grains": np.where(presence, sample.grains[:known], 0).astype(np.float32),
                 "monitor": sample.monitor,
-                "frame": sample.frame,
+                "frame": frame.astype(np.int32),
+                "displacement": sample.displacement.astype(np.float32),
                 "distractor": sample.peak_counts[known:].sum(axis=0).astype(np.float32),
             },
         ),
     )
 
 
-def _write_monitor(path: Path, sample: SampleMap) -> None:
-    """Monitor counts per frame, in the order of the frames."""
-    order = np.argsort(sample.frame, axis=None)
+def _write_monitor(path: Path, monitor: NDArray[np.float64]) -> None:
+    """Monitor counts per frame, in the order of the files."""
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["frame", "monitor"])
-        for number, value in enumerate(sample.monitor.ravel()[order], start=1):
-            writer.writerow([number, f"{1e6 * value:.0f}"])
+        for number, value in enumerate(monitor, start=1):
+            writer.writerow([number, f"{value:.0f}"])
 
 
 def _record(config: SimulateConfig, experiment: Experiment) -> dict[str, Any]:
     """Resolved configuration, phases with their hashes, and versions: the key of the run."""
-    options = config.resolved()
-    for name in ("output", "restart"):
-        del options[name]
+    options = config.recorded()
+    del options["preview"]
     return {
         "configuration": options,
+        "poni_sha256": experiment.geometry.poni_sha256,
         "phases": {phase.name: phase.sha256 for phase in experiment.phases},
         "labelled": experiment.sample.labelled,
         "polarization_factor": POLARIZATION_FACTOR,
-        "saturation": SATURATION,
+        "saturation": experiment.setup.saturation,
         "versions": software_versions() | {"numpy": np.__version__},
     }

@@ -16,7 +16,8 @@ from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.nn.model_folder import CARD
 from xrdpipe.nn.train_recipe import TrainRecipe, load_recipe
-from xrdpipe.phases import distractor_phases, shipped_phases
+from xrdpipe.phases import distractor_phases
+from xrdpipe.stages.synthesize import user_library
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, Outcome, Phase, PhaseLibrary, Progress
 
@@ -38,8 +39,7 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
     progress = progress if progress is not None else Progress()
     recipe, synthesis = load_recipe(config.recipe)
     grid = Grid.parse(config.grid, config.wavelength)
-    paths = config.cif or tuple(shipped_phases().values())
-    library = PhaseLibrary(tuple(load_phase(path) for path in paths))
+    library = user_library(config.cif, progress)
     output = Path(config.output)
     work = output.with_name(output.name + ".part")
     distractors = tuple(load_phase(path) for path in distractor_phases().values())

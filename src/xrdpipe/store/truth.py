@@ -15,7 +15,7 @@ from xrdpipe.types import BoolArray
 
 TRUTH = "/entry/truth"
 
-_UNITS = {"lattice": "angstrom, degrees", "size": "nm"}
+_UNITS = {"lattice": "angstrom, degrees", "size": "nm", "displacement": "um"}
 
 _MEANING = {
     "presence": "1 where the phase has a fraction above 0 in the illuminated volume",
@@ -26,7 +26,8 @@ _MEANING = {
     "size": "coherent domain size; NaN where absent",
     "grains": "number of grains in the beam; 0 where absent",
     "monitor": "incident intensity relative to the mean",
-    "frame": "number of the frame measured here, from 0",
+    "frame": "number in the files of the frame measured here, from 0",
+    "displacement": "sample out of the calibrated plane, along the beam towards the detector",
     "distractor": "strongest counts per pixel of a phase outside the label set",
 }
 
@@ -50,7 +51,7 @@ class Truth:
     size
         Coherent domain size in nm; NaN where absent.
     extra
-        Further arrays of shape (..., ny, nx): grains, monitor, frame, distractor.
+        Further arrays of shape (..., ny, nx): grains, monitor, frame, displacement, distractor.
     """
 
     phase_names: tuple[str, ...]
