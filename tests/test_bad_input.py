@@ -65,7 +65,7 @@ INTEGRATE = {
     "PONI with a broken number": (
         ["scan"],
         {"poni": "bad_number.poni"},
-        "bad_number.poni cannot be read as a PONI file",
+        "bad_number.poni: its line 'Distance: far' is damaged; expected a distance in metres",
     ),
     "PONI without wavelength": (
         ["scan"],

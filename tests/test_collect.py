@@ -206,6 +206,10 @@ def test_files_that_pyfai_writes_today(tmp_path):
         ("# wavelength = 0.4959 Å", 0.4959),
         ("# Wavelength (nm): 0.04959", 0.4959),
         ("# Lambda 0.4959(1) A", 0.4959),
+        ("# Wavelength: 1,5406", 1.5406),
+        ("# wavelength [nm]: 0,15406", 1.5406),
+        ("# lambda: 1.5406,1.5444", 1.5406),
+        ("# wavelength, 1.5406, 2theta", 1.5406),
         ("! wavelength 1: 1.54056", 1.54056),
         ("# wavelength 12: 1.54056", 1.54056),
         ('# "wavelength": 4.959e-11', 0.4959),
@@ -263,6 +267,27 @@ def test_an_unnamed_unit_is_said_and_the_option_wins_over_the_header(tmp_path):
     assert any("header says 2theta, taken as q" in note for note in notes)
     axis, _, _ = stored(tmp_path / "q.h5")
     np.testing.assert_allclose(axis, AXIS, rtol=1e-6)
+
+
+def test_a_label_that_is_not_known_needs_the_option(tmp_path):
+    (tmp_path / "a.chi").write_text(f"title\n s (1/A)\n I\n 400\n{WHOLE}")
+    assert read_powder_file(tmp_path / "a.chi", unit="2theta").unit == "2theta"
+
+
+def test_radians_that_pyfai_fails_to_name_are_taken_as_such(tmp_path):
+    write.write_pyfai(tmp_path / "a.dat", np.radians(AXIS), COUNTS, SIGMA, broken=True)
+    collect(tmp_path, tmp_path / "p.h5", unit="2theta-rad")
+    axis, _, _ = stored(tmp_path / "p.h5")
+    np.testing.assert_allclose(axis, AXIS, rtol=1e-6)
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert file["entry/data/radial_axis"].attrs["units"] == "degrees"
+
+
+@pytest.mark.parametrize("axis", [2 * np.pi / Q[::-1], np.logspace(0.5, 1.4, 400), Q])
+def test_axes_whose_steps_change_gently_are_taken(tmp_path, axis):
+    unit = "d" if axis[0] > 3 and axis[-1] > 20 else "q"
+    path = write.write_xy(tmp_path / "a.xy", axis, COUNTS)
+    assert read_powder_file(path, unit=unit).axis.size == 400
 
 
 def test_the_unit_pyfai_fails_to_write_is_asked_for(tmp_path):
@@ -423,6 +448,23 @@ BAD = {
     "radius": (
         ".chi", lambda p: write.write_fit2d(p, AXIS, COUNTS, "radius"), FrameStatus.UNREADABLE,
         "is a radius",
+    ),
+    "theta": (
+        ".chi", _text(f"title\n Theta (deg)\n I\n 400\n{WHOLE}"), FrameStatus.UNREADABLE,
+        "is theta by its header",
+    ),
+    "theta in a column": (
+        ".xy", _text(f"Theta (deg)  I\n{WHOLE}"), FrameStatus.UNREADABLE, "is theta by its header",
+    ),
+    "a label unheard of": (
+        ".chi", _text(f"title\n s (1/A)\n I\n 400\n{WHOLE}"), FrameStatus.UNREADABLE,
+        r"labelled 's \(1/A\)', .* give --unit",
+    ),
+    "numbers above the data": (
+        ".xy", _text(f"1 2\n{WHOLE}"), FrameStatus.CORRUPT, "first point, at 1, .* begin .* with #",
+    ),
+    "number of points above the data": (
+        ".xy", _text(f"100 2\n{WHOLE}"), FrameStatus.CORRUPT, "the first point, at 100, lies far",
     ),
     "cut chi": (
         ".chi", lambda p: write.write_fit2d(p, AXIS, COUNTS, points=500), FrameStatus.CORRUPT,

@@ -219,7 +219,8 @@ def test_integrate_faces_agree(scan, tmp_path):
 def test_map_faces_agree(patterns, model, tmp_path):
     options = map_options(patterns, model)
     integration = {d.name for d in config.fields(config.IntegrateConfig)} - set(options)
-    assert_all_non_default("map", options, exempt=integration | {"poni"})
+    # first_number needs frames that carry numbers: test_scan_positions has it.
+    assert_all_non_default("map", options, exempt=integration | {"poni", "first_number"})
     # The link to the patterns is relative to each output's folder.
     library, command, toml = three_faces("map", options, tmp_path)
     assert differences(library, command) == []
@@ -230,7 +231,9 @@ def test_map_of_frames_takes_the_integration_options(scan, model, tmp_path):
     given = integrate_options(scan) | map_options("", model)
     given |= {"patterns": given.pop("frames"), "variant": "masked", "scan_shape": "2x3"}
     given |= {"unit": "2theta", "radial_range": [5.0, 24.0], "bins": 1901, "incomplete": False}
-    assert_all_non_default("map", {**given, "unit": "", "variant": "m", "incomplete": 1})
+    assert_all_non_default(
+        "map", {**given, "unit": "", "variant": "m", "incomplete": 1, "first_number": 1}
+    )
     library, command, toml = three_faces("map", given, tmp_path)
     assert differences(library, command) == []
     assert differences(library, toml) == []

@@ -15,8 +15,11 @@ import h5py
 import numpy as np
 import pytest
 
+import xrdpipe
+from known_frames import write_poni
 from layouts import SHAPE, some_frames
 from layouts.hdf5 import (
+    area_detector,
     bliss_amesh,
     bliss_detector,
     bliss_entry,
@@ -37,6 +40,7 @@ from xrdpipe.frames.layouts import planes
 from xrdpipe.frames.layouts.commands import hint, parse_command
 from xrdpipe.masks import without_measurement
 from xrdpipe.schema import FrameStatus
+from xrdpipe.types import Progress
 
 OK, MISSING = FrameStatus.OK, FrameStatus.MISSING
 
@@ -258,12 +262,16 @@ def test_nothing_is_left(tmp_path):
 
 
 def test_fewer_frames_than_announced_are_told(tmp_path):
-    eiger(tmp_path)
+    assert open_frames(eiger(tmp_path).paths[0]).warnings == ()
+    gc.collect()
     with h5py.File(tmp_path / "s1_master.h5", "a") as file:
         specific = file["entry/instrument/detector/detectorSpecific"]
         specific["nimages"][()], specific["ntrigger"][()] = 3, 5
     source = open_frames(tmp_path / "s1_master.h5")
-    assert "the master announces 15 frames (nimages × ntrigger), 10 are there" in source.evidence
+    said = "the master announces 15 frames (nimages × ntrigger), 10 are there"
+    assert source.warnings == (said,)
+    details = xrdpipe.inspect(path=[tmp_path]).details
+    assert said in details["warnings"]
 
 
 def test_the_last_missing_file_held_the_rest_of_what_was_announced(tmp_path):
@@ -272,6 +280,205 @@ def test_the_last_missing_file_held_the_rest_of_what_was_announced(tmp_path):
     source = open_frames(tmp_path / "s1_master.h5")
     assert [record.index for record in source.records] == list(range(1, 11))
     assert statuses(source) == [OK] * 8 + [MISSING] * 2
+
+
+def shorten(path: Path, length: int) -> None:
+    """The file was closed too early."""
+    with h5py.File(path, "a") as file:
+        file["entry/data/data"].resize(length, axis=0)
+
+
+def forget_numbers(folder: Path) -> None:
+    for path in folder.glob("s1_data*"):
+        with h5py.File(path, "a") as file:
+            del file["entry/data/data"].attrs["image_nr_low"]
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_data_file_that_was_closed_early_shifts_nothing(tmp_path, stated):
+    built = eiger(tmp_path)
+    shorten(tmp_path / "s1_data_000002.h5", 1)
+    if not stated:
+        forget_numbers(tmp_path)
+    source = open_frames(tmp_path / "s1_master.h5")
+    assert [record.index for record in source.records] == list(range(1, 11))
+    assert statuses(source) == [OK] * 5 + [MISSING] * 3 + [OK] * 2
+    np.testing.assert_array_equal(source.read(9).image, built.frames[9])
+    assert "holds 1 frames, other data files 4" in source.records[6].reason
+    assert len({(record.file, record.place) for record in source.records}) == 10
+
+
+def test_data_files_of_different_length_are_whole_if_all_announced_frames_are_there(tmp_path):
+    eiger(tmp_path)
+    shorten(tmp_path / "s1_data_000002.h5", 1)
+    forget_numbers(tmp_path)
+    with h5py.File(tmp_path / "s1_master.h5", "a") as file:
+        file["entry/instrument/detector/detectorSpecific/nimages"][()] = 7
+    source = open_frames(tmp_path / "s1_master.h5")
+    assert statuses(source) == [OK] * 7
+    assert source.warnings == ()
+
+
+def test_no_more_frames_are_lost_than_were_announced(tmp_path):
+    """A scan of 13 that was aborted: three files were never begun."""
+    eiger(tmp_path)
+    (tmp_path / "s1_data_000003.h5").unlink()
+    with h5py.File(tmp_path / "s1_master.h5", "a") as file:
+        file["entry/instrument/detector/detectorSpecific/nimages"][()] = 13
+        for name in ("data_000004", "data_000005"):
+            file["entry/data"][name] = h5py.ExternalLink(f"s1_{name}.h5", "/entry/data/data")
+    source = open_frames(tmp_path / "s1_master.h5")
+    assert statuses(source) == [OK] * 8 + [MISSING] * 5
+
+
+def test_a_trigger_count_that_is_not_stated_hides_no_lost_file(tmp_path):
+    """One image per trigger, and the number of triggers unknown."""
+    built = eiger(tmp_path, "missing")
+    forget_numbers(tmp_path)
+    with h5py.File(tmp_path / "s1_master.h5", "a") as file:
+        file["entry/instrument/detector/detectorSpecific/nimages"][()] = 1
+    source = open_frames(tmp_path / "s1_master.h5")
+    assert statuses(source) == list(built.status)
+
+
+def test_a_counter_that_starts_again_in_each_data_file_is_not_used(tmp_path):
+    eiger(tmp_path, "missing")
+    for path in tmp_path.glob("s1_data*"):
+        with h5py.File(path, "a") as file:
+            file["entry/data/data"].attrs["image_nr_low"] = 1
+    source = open_frames(tmp_path / "s1_master.h5")
+    assert [record.index for record in source.records] == list(range(1, 11))
+    assert statuses(source) == [OK] * 4 + [MISSING] * 4 + [OK] * 2
+    assert any("image_nr_low does not rise" in phrase for phrase in source.evidence)
+
+
+def test_a_lost_data_file_is_told_once(tmp_path):
+    eiger(tmp_path, "missing")
+    poni = write_poni(tmp_path / "a.poni", SHAPE)
+    warnings = xrdpipe.inspect(path=[tmp_path / "s1_master.h5"]).details["warnings"]
+    told = [text for text in warnings if "s1_data_000002.h5" in text]
+    assert len(told) == 1
+    assert told[0].startswith("4 frames: ")
+    notes: list[str] = []
+    outcome = xrdpipe.integrate(
+        frames=[tmp_path / "s1_master.h5"],
+        poni=poni,
+        output=tmp_path / "out.h5",
+        bins=50,
+        progress=Progress(note=notes.append),
+    )
+    assert any(note.startswith("warning: the master announces 10 frames") for note in notes)
+    assert outcome.lost == 4
+    assert outcome.summary.count("s1_data_000002.h5") == 1
+    assert "4 frames: " in outcome.summary
+
+
+@pytest.mark.parametrize(
+    ("numbers", "why"),
+    [
+        ([1, 2, 3, 1, 2, 3], "falls back from 3 to 1 at frame 3"),
+        ([6, 7, 8, 1, 2, 3], "falls back from 8 to 1 at frame 3"),
+        ([0] * 6, "is 0 in every frame"),
+        ([501, 502, 504, 504, 505, 506], None),
+    ],
+)
+def test_a_counter_that_starts_again_drops_no_frame(tmp_path, numbers, why):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        write_stack(file, "entry/data/data", some_frames(6))
+        file["entry/instrument/NDAttributes/NDArrayUniqueId"] = numbers
+    source = open_frames(tmp_path / "x.h5")
+    if why is None:
+        assert [record.index for record in source.records] == numbers
+        assert source.records[3].problem == FrameStatus.DUPLICATE
+    else:
+        assert not source.numbered
+        assert statuses(source) == [OK] * 6
+        assert any(why in phrase for phrase in source.evidence)
+
+
+def test_an_areadetector_file_with_a_group_of_dectris_keeps_its_counter(tmp_path):
+    built = area_detector(tmp_path)
+    with h5py.File(built.paths[0], "a") as file:
+        file["entry/instrument/detector/detectorSpecific/nimages"] = 10
+    source = open_frames(built.paths[0])
+    assert "areaDetector" in source.kind
+    assert tuple(record.index for record in source.records) == built.numbers
+    assert "SampleX" in source.columns
+
+
+# --- data files without a master ---------------------------------------------------------------
+
+
+def test_a_run_of_files_is_numbered_by_their_names(tmp_path):
+    frames = some_frames(12)
+    for place, number in enumerate((2, 3, 5)):
+        lima_file(tmp_path / f"eiger_{number:04d}.h5", frames[4 * place : 4 * place + 4])
+    source = open_frames(tmp_path)
+    expected = [*range(5, 13), *range(17, 21)]  # files 1 and 4 are gone
+    assert [record.index for record in source.records] == expected
+    assert source.numbered
+    np.testing.assert_array_equal(source.read(7).image, frames[7])
+    assert any("3 files without a master" in phrase for phrase in source.evidence)
+
+
+def test_the_place_of_a_first_file_that_cannot_be_opened(tmp_path):
+    built = eiger(tmp_path)
+    (tmp_path / "s1_master.h5").unlink()
+    (tmp_path / "s1_data_000001.h5").write_bytes(b"")
+    source = open_frames(tmp_path / "*.h5")
+    assert tuple(record.index for record in source.records) == built.numbers
+    assert statuses(source) == [int(FrameStatus.CORRUPT)] * 4 + [OK] * 6
+    assert source.records[0].file.endswith("s1_data_000001.h5::/entry/data/data")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda folder: lima_file(folder / "b_3.h5", some_frames(4)), "more than the last number"),
+        (lambda folder: lima_file(folder / "a_0.h5", some_frames(3)), "different numbers of fra"),
+        (lambda folder: lima_file(folder / "a_1.h5", some_frames(4, "u2")), "different kinds"),
+    ],
+)
+def test_files_that_may_be_several_scans_are_refused(tmp_path, change, why):
+    for number in range(3):
+        lima_file(tmp_path / f"a_{number}.h5", some_frames(4))
+    assert len(open_frames(tmp_path).records) == 12
+    change(tmp_path)
+    with pytest.raises(InputError, match=f"that are not one series: .*{why}"):
+        open_frames(tmp_path)
+
+
+def test_files_with_motors_are_scans_of_their_own(tmp_path):
+    path = Path(area_detector(tmp_path).paths[0])
+    path.with_name("scan_0008.h5").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="it may be a scan of its own; name one of them"):
+        open_frames(tmp_path)
+
+
+def test_unrelated_stacks_of_an_entry_are_no_data_files(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        write_stack(file, "entry/data_1", some_frames(3))
+        write_stack(file, "entry/data_2", some_frames(3))
+    with pytest.raises(InputError, match="2 stacks"):
+        open_frames(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("name", ["scan.tif", "scan"])
+def test_the_content_tells_an_hdf5_file(tmp_path, name):
+    lima_file(tmp_path / name, some_frames(4))
+    assert "LImA" in open_frames(tmp_path / name).kind
+    assert "LImA" in open_frames(tmp_path).kind
+    assert xrdpipe.inspect(path=[tmp_path / name]).details["layout"].startswith("LImA")
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 900])
+def test_inspect_says_why_a_file_cannot_be_opened_as_integrate_does(tmp_path, content):
+    (tmp_path / "x.h5").write_bytes(content)
+    with pytest.raises(InputError) as opened:
+        open_frames(tmp_path / "x.h5")
+    with pytest.raises(InputError) as inspected:
+        xrdpipe.inspect(path=[tmp_path / "x.h5"])
+    assert str(inspected.value) == str(opened.value)
 
 
 @pytest.mark.parametrize("chunks", [None, (1, *SHAPE), (2, 16, 40), (1, 16, 20)])
@@ -496,7 +703,7 @@ def test_gaps_between_modules_are_seen_through_another_virtual_dataset(tmp_path)
         ("u4", (), "Eiger 4M", 16, (TOP16, TOP32)),
         ("u4", (TOP16 + 1,), "Eiger 4M", 16, (TOP32,)),  # 16-bit readouts were summed
         ("u4", (TOP32, TOP16, TOP16), "Eiger 4M", 32, (TOP16, TOP32)),
-        ("u8", (TOP32, TOP32), "Eiger 4M", None, (TOP32, float(2**64 - 1))),
+        ("u8", (TOP32, TOP32), "Eiger 4M", None, (TOP32, 2**64 - 1)),
         ("i8", (TOP32, TOP32), "Eiger 4M", None, (TOP32, -1, -2)),
         ("f4", (TOP32, TOP32), "Eiger 4M", None, (TOP32, -1, -2)),
         ("f4", (TOP16, TOP16, np.nan), "Eiger 4M", None, (TOP16, -1, -2)),

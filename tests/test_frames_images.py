@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+import xrdpipe
 from known_frames import DATA
 from layouts.images import (
     COUNTS,
@@ -33,6 +34,7 @@ from xrdpipe.frames import open_frames
 from xrdpipe.frames.headers import detector_info, exposure_key, number, read_headers, text_values
 from xrdpipe.frames.images import read_image
 from xrdpipe.frames.names import original_name, pattern, read_names
+from xrdpipe.scan import place_frames
 from xrdpipe.schema import FrameStatus
 
 SMALL = (20, 24)
@@ -536,9 +538,75 @@ def test_a_first_file_that_was_cut_keeps_its_places(tmp_path):
     source = open_frames(tmp_path)
     missing = FrameStatus.MISSING
     assert problems_of(source) == [0, 0, missing, missing, 0, 0, 0, 0, 0]
-    assert numbers_of(source) == list(range(9))
+    assert numbers_of(source) == list(range(1, 10))
     assert "holds 2 frames, other files 4" in source.records[2].reason
     assert source.read(8).image[0, 0] == 30
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_first_file_of_frames_that_is_gone_has_its_places(tmp_path, first):
+    for line in range(4):
+        frames = np.stack([plane(10 * line + i, "u2") for i in range(3)])
+        multi_tiff(tmp_path / f"row_{line + first}.tif", frames, 0)
+    (tmp_path / f"row_{2 + first}.tif").unlink()
+    assert numbers_of(open_frames(tmp_path)) == [first + n for n in (0, 1, 2, 3, 4, 5, 9, 10, 11)]
+    if first:
+        (tmp_path / "row_1.tif").unlink()
+        source = open_frames(tmp_path)
+        assert numbers_of(source) == [4, 5, 6, 10, 11, 12]
+        assert place_frames(np.array(numbers_of(source)), True, (4, 3)).frame_index.tolist() == [
+            [-1, -1, -1],
+            [0, 1, 2],
+            [-1, -1, -1],
+            [3, 4, 5],
+        ]
+
+
+def test_a_stack_of_numpy_is_left_on_the_disk(tmp_path):
+    stack = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", "u2", (3, *SMALL))
+    stack[:] = np.arange(3)[:, None, None]
+    stack.flush()
+    source = open_frames(tmp_path / "big.npy")
+    assert [int(source.read(row).image[2, 3]) for row in range(3)] == [0, 1, 2]
+    assert type(source.read(1).image) is np.ndarray
+    whole = (tmp_path / "big.npy").read_bytes()
+    (tmp_path / "big.npy").write_bytes(whole[:-100])
+    with pytest.raises(InputError, match="cannot be decoded"):
+        open_frames(tmp_path / "big.npy")
+    np.save(tmp_path / "big.npy", np.zeros((2, 2, *SMALL)))
+    with pytest.raises(InputError, match="4 dimensions of float64"):
+        open_frames(tmp_path / "big.npy")
+
+
+def test_numpy_files_beside_frames_are_none(tmp_path):
+    series(tmp_path, ["a_1.tif", "a_2.tif"])
+    np.save(tmp_path / "average.npy", plane(3))
+    assert len(open_frames(tmp_path).records) == 2
+    for file in tmp_path.glob("*.tif"):
+        file.unlink()
+    (tmp_path / "average.npy").rename(tmp_path / "mask.npy")
+    with pytest.raises(InputMissingError, match="no frames found"):
+        open_frames(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["", "*.dat"])
+def test_images_named_dat_are_frames_for_inspect_too(tmp_path, way):
+    series(tmp_path, ["a_1.dat", "a_2.dat"])
+    assert numbers_of(open_frames(tmp_path / way)) == [1, 2]
+    layout = xrdpipe.inspect(path=[tmp_path / way]).details["layout"]
+    assert layout == open_frames(tmp_path / way).kind
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path):
+    folder = tmp_path / "t10[1]"
+    series(folder, ["a_1.tif", "a_2.tif"])
+    assert numbers_of(open_frames(folder / "*.tif")) == [1, 2]
+    assert numbers_of(open_frames(folder / "a_[2].tif")) == [2]
+    with pytest.raises(InputMissingError, match=r"\[7\] was read as a pattern"):
+        open_frames(folder / "a_[7].tif")
+    with pytest.raises(InputMissingError) as caught:
+        open_frames(folder / "*.cbf")
+    assert "pattern" not in str(caught.value)
 
 
 def test_a_file_of_several_among_single_frames_is_no_frame(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.optimize import curve_fit
 
 import xrdpipe
 from known_frames import DATA, SHAPE, WAVELENGTH, rings, run_cli, write_image, write_poni
-from xrdpipe.errors import InputError
+from xrdpipe.errors import InputError, OptionError
 from xrdpipe.frames.dead import oriented
 from xrdpipe.frames.images import read_image
 from xrdpipe.integration.geometry import load_geometry
@@ -137,13 +138,93 @@ def test_orientation_is_that_of_pyfai_and_recorded(tmp_path, orientation):
         (CORE, "names neither a detector nor its pixel size"),
         (CORE + "Detector: NoSuchDetector\n", r"g\.poni cannot be read as a PONI file"),
         (poni("1").replace("4.959e-11", "0.4959"), "4.959e.09 Å, expected .* in metres"),
-        ("Distance: 0.1\n", "no line for poni1, poni2"),
+        ("Distance: 0.1\n", "is not a PONI file: it has no line for Poni1, Poni2"),
+        *[
+            (re.sub(rf"{key}: .*\n", "", poni(version, config)), f"damaged .* no line for {key};")
+            for version, config in (("1", None), ("2", CONFIG))
+            for key in ("Distance", "Poni2", "Rot1", "Rot3")
+        ],
+        (poni("1").replace("Distance: 0.1", "Distance: 0"), "'Distance: 0' is damaged; .* above 0"),
+        (poni("2", CONFIG).replace("Distance: 0.1", "Distance: -0.1"), "'Distance: -0.1' is dam"),
+        (poni("2", CONFIG).replace("0.05", "nan"), "'Rot1: nan' is damaged; expected a number"),
+        (poni("1").replace("0.0091", "inf"), "'Poni2: inf' is damaged"),
+        (poni("1").replace("0.006", ""), "'Poni1: ' is damaged"),
         (poni("2", CONFIG | {"max_shape": [170, 150]}), "They fit after --rotate 90 or 270"),
     ],
 )
 def test_what_is_no_usable_poni_is_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load_geometry(written(tmp_path, text), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("wavelength", "message"),
+    [
+        (5e-11, r"5e-11 is not within 0.01-10 Å; is it in metres\? Then give 0.5\."),
+        (30.0, r"30 is not within .* an energy in keV\? Then give 0.4132"),
+        (1e6, r"1e\+06 is not within 0.01-10 Å\."),
+        (0.0099, r"0.0099 is not within 0.01-10 Å\."),
+    ],
+)
+def test_a_wavelength_in_another_unit_is_refused(tmp_path, wavelength, message):
+    with pytest.raises(OptionError, match=message):
+        load_geometry(written(tmp_path, VERSIONS["2.1"]), SHAPE, wavelength)
+    (tmp_path / "p.xy").write_text("\n".join(f"{5 + i / 50} {i + 1}" for i in range(50)))
+    with pytest.raises(OptionError, match=message):
+        xrdpipe.collect(
+            patterns=[tmp_path / "p.xy"], wavelength=wavelength, output=tmp_path / "c.h5"
+        )
+    assert not (tmp_path / "c.h5").exists()
+
+
+@pytest.mark.parametrize("wavelength", [0.01, 10.0])
+def test_the_ends_of_the_range_of_wavelengths_are_taken(tmp_path, wavelength):
+    geometry = load_geometry(written(tmp_path, VERSIONS["2.1"]), SHAPE, wavelength)
+    assert geometry.wavelength == pytest.approx(wavelength)
+
+
+def test_angles_need_no_wavelength(tmp_path):
+    text = VERSIONS["2.1"].replace("Wavelength: 4.959e-11\n", "")
+    geometry = load_geometry(written(tmp_path, text), SHAPE, needs_wavelength=False)
+    whole = load_geometry(written(tmp_path, VERSIONS["2.1"], "whole.poni"), SHAPE)
+    np.testing.assert_array_equal(geometry.two_theta, whole.two_theta)
+    assert np.isnan(geometry.wavelength)
+    assert geometry.wavelength_in_file is None
+
+
+# --- which way the frames lie -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flip", ["none", "ud", "lr", "both"])
+@pytest.mark.parametrize("counts", [None, 10, 0.1])
+def test_the_right_flip_is_known_from_few_pixels_per_bin(tmp_path, flip, counts):
+    """With 32 pixels per bin a wrong flip gives the steeper profile, even without noise."""
+    shape = (200, 240)
+    config = {"pixel1": PIXEL, "pixel2": PIXEL, "max_shape": list(shape), "orientation": 3}
+    text = poni("2.1", config).replace("Distance: 0.1", "Distance: 0.05")
+    for old, new in (("0.006", "0.008"), ("0.0091", "0.011"), ("-0.12", "-0.03"), ("0.3", "0.2")):
+        text = text.replace(f": {old}\n", f": {new}\n")
+    geometry = load_geometry(written(tmp_path, text), shape)
+    peaks = zip((5, 8, 11, 14), (300, 200, 150, 100), strict=True)
+    wanted = 20 + sum(h * np.exp(-0.5 * ((geometry.two_theta - c) / 0.15) ** 2) for c, h in peaks)
+    if counts is not None:
+        wanted = np.random.default_rng(0).poisson(wanted * counts / 20).astype(float)
+    stored = oriented(wanted, flip, 0)
+    flips = {name: oriented(stored, name, 0) for name in ("none", "ud", "lr", "both")}
+    sharpness, best = best_orientation(geometry, flips)
+    assert best == flip
+    others = [value for name, value in sharpness.items() if name != flip]
+    assert sharpness[flip] > 1.2 * max(others)
+
+
+def test_frames_without_rings_favour_no_flip(tmp_path):
+    geometry = load_geometry(written(tmp_path, VERSIONS["2.1"]), SHAPE)
+    noise = np.random.default_rng(1).poisson(20, SHAPE).astype(float)
+    noise[10] = np.nan
+    for image in (noise, np.full(SHAPE, 7.0), np.full(SHAPE, np.nan)):
+        flips = {name: oriented(image, name, 0) for name in ("none", "ud", "lr", "both")}
+        sharpness, _ = best_orientation(geometry, flips)
+        np.testing.assert_allclose(list(sharpness.values()), 1, rtol=0.05)
 
 
 # --- which wavelength counts ------------------------------------------------------------------

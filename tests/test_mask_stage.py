@@ -7,6 +7,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.ndimage import distance_transform_edt
 from silx.io.nxdata import get_default
 
@@ -14,6 +15,7 @@ import xrdpipe
 from known_frames import DATA, SHAPE, rings, run_cli, write_image, write_poni
 from xrdpipe.config import MaskConfig, fields
 from xrdpipe.errors import InputError, InvalidFileError, OptionError, OutputExistsError
+from xrdpipe.frames.auxiliary import load_masks
 from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.integration.masking import azimuthal_outliers, spots
 from xrdpipe.integration.matrix import bin_of_pixel
@@ -25,6 +27,7 @@ from xrdpipe.masks import Component, inside_polygon, reason_bits, with_halo
 from xrdpipe.quiet import quiet
 from xrdpipe.simulation.diamonds import diamond_mask
 from xrdpipe.stages import simulate
+from xrdpipe.types import Progress
 
 with quiet():
     import fabio
@@ -141,6 +144,19 @@ def test_hot_pixels_are_found_and_nothing_else(folder, planted, tmp_path):
     """Without a geometry; the overexposed, diamond and moving spots are no hot pixels."""
     found = mask_of(folder, tmp_path, hot=6, poni=None, combine=[], detector=True)
     np.testing.assert_array_equal(found["hot"], planted["hot"])
+
+
+def test_hot_pixels_that_touch_are_left_to_azimuthal(geometry, tmp_path):
+    """Two bright neighbours may be a small diamond spot; as outliers of their ring they go."""
+    stack = np.random.default_rng(8).poisson(rings(geometry.two_theta), (8, *SHAPE))
+    stack[:, 30, 40:42] = stack[:, 90, 90] = 20_000
+    (tmp_path / "scan").mkdir()
+    write_poni(tmp_path / "g.poni", rotations=(0.02, -0.01))
+    for i, image in enumerate(stack.astype(np.int32)):
+        write_image(tmp_path / "scan" / f"f_{i}.tif", image)
+    found = mask_of(tmp_path, tmp_path, hot=5, azimuthal=6)
+    assert np.argwhere(found["hot"]).tolist() == [[90, 90]]
+    assert np.argwhere(found["azimuthal"]).tolist() == [[30, 40], [30, 41]]
 
 
 def test_dead_pixels_are_found_and_nothing_else(folder, planted, tmp_path):
@@ -459,6 +475,111 @@ def test_masks_are_combined_and_counted(folder, planted, tmp_path):
     np.testing.assert_array_equal(found["combined"], (first > 0) | (second > 0))
 
 
+@pytest.mark.parametrize("stage", ["mask", "integrate"])
+def test_how_much_a_mask_masks_is_told_and_an_inverted_one_asked_about(folder, tmp_path, stage):
+    good = np.ones(SHAPE, np.uint8)
+    good[40:44] = 0
+    np.save(tmp_path / "good.npy", good)
+    np.save(tmp_path / "few.npy", np.eye(*SHAPE, dtype=np.uint8))
+    masks = [tmp_path / "few.npy", tmp_path / "good.npy"]
+    notes: list[str] = []
+    options = {"combine": masks, "png": False} if stage == "mask" else {"mask": masks}
+    getattr(xrdpipe, stage)(
+        frames=folder / "scan",
+        poni=folder / "g.poni",
+        output=tmp_path / "o.h5",
+        progress=Progress(note=notes.append),
+        **options,
+    )
+    assert f"mask {masks[0]}: 0.6% of the pixels masked" in notes
+    asked = [note for note in notes if "is it inverted" in note]
+    assert asked == [
+        f"warning: mask {masks[1]} masks 97.3% of the pixels; is it inverted? Nonzero means masked"
+    ]
+
+
+def test_boolean_masks_are_read_whatever_holds_them(folder, tmp_path):
+    wanted = np.eye(*SHAPE, dtype=bool)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["mask"] = wanted
+    with h5py.File(tmp_path / "two.h5", "w") as file:
+        file["a/mask"], file["b/mask"] = wanted, ~wanted
+    np.save(tmp_path / "b.npy", wanted)
+    Image.fromarray(wanted).save(tmp_path / "b.tif")
+    with fabio.open(tmp_path / "b.tif") as image:
+        assert image.data.dtype == bool
+    for name in ("b.h5", "b.h5::/mask", "two.h5::/a/mask", "b.npy", "b.tif"):
+        np.testing.assert_array_equal(
+            load_masks((str(tmp_path / name),), SHAPE, "none", 0).pixels, wanted
+        )
+    with pytest.raises(InputError):  # which of the two?
+        load_masks((str(tmp_path / "two.h5"),), SHAPE, "none", 0)
+    options = {"frames": folder / "scan", "poni": folder / "g.poni"}
+    xrdpipe.integrate(**options, mask=[tmp_path / "b.npy"], output=tmp_path / "p.h5")
+    again = load_masks(
+        (f"{tmp_path}/p.h5::/entry/instrument/detector/mask_applied",), SHAPE, "none", 0
+    )
+    np.testing.assert_array_equal(again.pixels, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.npz", "m.npz is an archive of arrays; .* save the array itself as .npy"),
+        ("m.immask", "m.immask is a GSAS-II mask, which lists polygons"),
+        ("cube.npy", "cube.npy is no image: 3 dimensions"),
+        ("cube.h5", r"cube.h5 holds 3 images; expected one: .*dataset\[0\]"),
+    ],
+)
+def test_what_holds_no_single_mask_is_refused(tmp_path, name, message):
+    cube = np.zeros((3, *SHAPE), np.uint8)
+    np.savez(tmp_path / "m.npz", cube[0])
+    np.save(tmp_path / "cube.npy", cube)
+    (tmp_path / "m.immask").write_text("Points:[]\n")
+    with h5py.File(tmp_path / "cube.h5", "w") as file:
+        file["mask"] = cube
+    with pytest.raises(InputError, match=message):
+        load_masks((str(tmp_path / name),), SHAPE, "none", 0)
+    assert not load_masks((f"{tmp_path}/cube.h5::/mask[0]",), SHAPE, "none", 0).pixels.any()
+
+
+def test_a_mask_needs_no_wavelength(folder, tmp_path):
+    silent = tmp_path / "silent.poni"
+    silent.write_text((folder / "g.poni").read_text().partition("Wavelength")[0])
+    given = mask_of(folder, tmp_path, **EVERYTHING)
+    found = mask_of(folder, tmp_path, **EVERYTHING, poni=silent)
+    for name, part in given.items():
+        np.testing.assert_array_equal(part, found[name])
+
+
+@pytest.mark.parametrize(("bits", "sentinels"), [(16, "65535, 4294967295"), (32, "4294967295")])
+def test_the_bit_depth_of_the_metadata_tells_the_sentinel(frames, tmp_path, bits, sentinels):
+    with h5py.File(tmp_path / "x_master.h5", "w") as file:
+        file["entry/data/data_000001"] = np.maximum(frames, 0).astype(np.uint32)
+        file["entry/instrument/detector/description"] = "Eiger 500K"
+        file["entry/instrument/detector/bit_depth_readout"] = bits
+    xrdpipe.mask(frames=tmp_path / "x_master.h5", output=tmp_path / "m.h5", png=False)
+    with h5py.File(tmp_path / "m.h5") as file:
+        source = file["entry/components/source"].asstr()[0]
+    assert f"({sentinels})" in source
+
+
+def test_a_sentinel_that_comes_late_is_one_in_the_mask_too(frames, tmp_path):
+    stack = np.maximum(frames, 0).astype(np.uint32)
+    stack[1:, 5, 7] = 2**16 - 1
+    with h5py.File(tmp_path / "x_master.h5", "w") as file:
+        file["entry/data/data_000001"] = np.minimum(stack, 2**16 - 1)
+        file["entry/instrument/detector/description"] = "Eiger 500K"
+    xrdpipe.mask(frames=tmp_path / "x_master.h5", output=tmp_path / "m.h5", png=False)
+    np.testing.assert_array_equal(np.argwhere(components(tmp_path / "m.h5")["sentinel"]), [[5, 7]])
+
+
+def test_a_mask_without_any_component_is_not_written(folder, tmp_path):
+    with pytest.raises(OptionError, match="no component of a mask was asked for"):
+        mask_of(folder, tmp_path)
+    assert not (tmp_path / "m.h5").exists()
+
+
 @pytest.mark.parametrize(("flip", "rotate"), [("ud", 0), ("lr", 0), ("none", 90), ("both", 270)])
 def test_the_mask_lies_like_the_poni(folder, frames, planted, tmp_path, flip, rotate):
     """Frames stored the other way round give the same mask, after --flip and --rotate."""
@@ -588,7 +709,7 @@ def test_unmasked_keeps_everything_but_dead_pixels(folder, frames, geometry, tmp
         ("flip", "lr", {}),
         ("rotate", 180, {}),
         ("combine", ["m.npy"], {}),
-        ("detector", False, {}),
+        ("detector", False, {"dead": True}),
         ("sentinel", "none", {}),
         ("overexposed", False, {"saturation": SATURATION}),
         ("saturation", SATURATION, {}),

@@ -18,7 +18,7 @@ from xrdpipe.frames.auxiliary import load_correction, load_exposure, load_monito
 from xrdpipe.frames.dead import PixelKind
 from xrdpipe.frames.tables import number_column, read_column, read_table
 from xrdpipe.schema import FrameFlag, FrameStatus
-from xrdpipe.types import Frame, FrameRecord
+from xrdpipe.types import Frame, FrameRecord, Progress
 
 SMALL = (20, 24)
 
@@ -167,6 +167,9 @@ def test_rows_find_their_frames_by_number(tmp_path):
     source = FakeSource((3, 5, 6, 5))
     given = table(tmp_path, [6, 1, 2, 5, 4, 3])
     np.testing.assert_array_equal(load_monitor(given, source), [30, 50, 60, 50])
+    np.testing.assert_array_equal(
+        load_monitor(table(tmp_path, range(1, 5)), FakeSource((1, 2, 4))), [10, 20, 40]
+    )
     given = table(tmp_path, [5, 3, 7, 1])  # no row for frame 6: unknown, not shifted, not 1
     np.testing.assert_array_equal(load_monitor(given, source), [30, 50, np.nan, 50])
 
@@ -185,6 +188,8 @@ def test_frames_without_numbers_take_the_rows_in_their_order(tmp_path):
     ("frames", "rows", "message"),
     [
         ((0, 1, 2), (1, 2, 3), "counts 1-3, the frames 0-2"),  # counted from another start
+        ((1, 2, 4, 5), (0, 1, 2, 3, 4), "counts 0-4, the frames 1-5"),  # and one was dropped
+        ((0, 1, 3), (1, 2, 3, 4), "counts 1-4, the frames 0-3"),
         ((11, 12), (1, 2, 3), "counts 1-3, the frames 11-12"),
         ((1, 2, 3), (1, 2, 2), "must number the rows, each once"),
         ((1, 2, 3), (1.5, 2, 3), "must number the rows"),
@@ -494,3 +499,70 @@ def test_another_dark_is_another_run(tmp_path, scan, capsys):
     np.save(tmp_path / "d.npy", np.full(SHAPE, 2.0))
     assert run_cli(arguments) == 2
     assert "dark" in capsys.readouterr().err
+
+
+def test_what_dark_and_flat_leave_out_is_a_source_of_the_mask(tmp_path, scan):
+    flat, dark = np.ones(SHAPE), np.zeros(SHAPE)
+    flat[10:12], flat[20, 3], dark[30, :5] = 0, np.nan, np.nan
+    np.save(tmp_path / "f.npy", flat)
+    np.save(tmp_path / "d.npy", dark)
+    found = integrated(scan, flat=[tmp_path / "f.npy"], dark=[tmp_path / "d.npy"])
+    sources = {name: n for name, n, _ in json.loads(found["reduction/input/mask_sources"])}
+    assert sources["flat: not above zero"] == 2 * SHAPE[1] + 1
+    assert sources["dark: no number"] == 5
+    assert found["instrument/detector/mask_applied"].sum() == 2 * SHAPE[1] + 6
+    np.save(tmp_path / "f.npy", np.ones(SHAPE))
+    found = integrated(scan, flat=[tmp_path / "f.npy"])
+    assert b"flat" not in found["reduction/input/mask_sources"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "warned"),
+    [
+        ("dark", 1e6, "the median of the dark is 1e+06, that of the first frame 100"),
+        ("dark", 99, None),
+        ("flat", 1000, "the median of the flat is 1000, not about 1"),
+        ("flat", 2, None),
+    ],
+)
+def test_an_unusual_dark_or_flat_is_mentioned(tmp_path, scan, option, value, warned):
+    np.save(tmp_path / "c.npy", np.full(SHAPE, float(value)))
+    notes: list[str] = []
+    xrdpipe.integrate(
+        frames=[str(scan)],
+        poni=tmp_path / "g.poni",
+        output=tmp_path / "o.h5",
+        progress=Progress(note=notes.append),
+        **{option: [tmp_path / "c.npy"]},
+    )
+    found = [note for note in notes if f"the median of the {option}" in note]
+    assert len(found) == (warned is not None)
+    assert all(note.startswith(f"warning: {warned}") for note in found)
+
+
+def test_an_infinite_monitor_is_flagged(tmp_path, scan):
+    (tmp_path / "i.csv").write_text("frame,a\n1,5\n2,inf\n3,5\n4,5\n")
+    found = integrated(scan, monitor=[f"{tmp_path}/i.csv::a"])
+    assert found["status"] == [OK, SKIPPED, OK, OK]
+    assert found["flags"] == [0, LOW, 0, 0]
+    assert "i.csv::a is inf: cannot be normalised" in found["reason"][1]
+
+
+def test_gaps_in_the_numbers_are_refused_where_the_frames_have_none(tmp_path):
+    source = FakeSource((0, 1, 2), numbered=False)
+    with pytest.raises(InputError, match="counts 1-4 with gaps, the frames of fake have no num"):
+        load_monitor(table(tmp_path, [1, 2, 4]), source)
+
+
+def test_a_name_that_comes_twice_is_refused_and_its_place_is_not(tmp_path):
+    (tmp_path / "t.csv").write_text("I0,x,I0\n1,2,3\n4,5,6\n")
+    with pytest.raises(InputError, match="2 columns 'I0'; name one by its place: 0 or 2"):
+        read_column(tmp_path / "t.csv", "I0", "monitor")
+    assert read_column(tmp_path / "t.csv", "2", "monitor").tolist() == [3, 6]
+
+
+@pytest.mark.parametrize("text", ["frame;I0\n1;1,5\n", "frame I0\n1 1,5\n", "I0\n1,5\n"])
+def test_decimal_commas_are_refused_by_name(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match="a decimal comma"):
+        read_column(tmp_path / "t.csv", "I0", "monitor")

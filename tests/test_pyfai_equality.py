@@ -9,10 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
+import xrdpipe
 from known_frames import SHAPE, rings, run_cli, write_image, write_poni
-from xrdpipe.frames.dead import pixel_kind
+from xrdpipe.frames.dead import pixel_kind, sentinels_of
 from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
+from xrdpipe.masks import without_measurement
 from xrdpipe.quiet import quiet
 
 with quiet():
@@ -125,6 +127,101 @@ def test_every_splitting_and_rejection(
     assert_equal(results)
     spots = np.nansum(results["unmasked"][0]) / np.nansum(results["masked"][0])
     assert (spots > 1.02) == (reject != "none")
+
+
+TOP16, TOP64 = 2**16 - 1, 2**64 - 1
+EIGER, CCD = "Dectris Eiger 500K", "Rayonix CCD"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "description", "value", "first", "dead", "flags"),
+    [
+        # In the second frame only: left out there, and flagged.
+        ("u4", None, TOP, False, True, [0, 4]),
+        ("u4", EIGER, TOP16, False, True, [0, 4]),
+        ("i4", None, -1, False, True, [0, 4]),
+        ("f4", None, -2, False, True, [0, 4]),
+        ("i8", EIGER, TOP, False, True, [0, 4]),
+        ("i8", None, TOP, False, True, [0, 4]),
+        ("f8", EIGER, TOP16, False, True, [0, 4]),
+        ("u8", None, TOP64, False, True, [0, 4]),
+        # One pixel of every frame.
+        ("u4", EIGER, TOP16, True, True, [4, 4]),
+        # Known for what it is.
+        ("u8", EIGER, TOP64, True, True, [0, 0]),
+        ("u8", None, TOP64, True, True, [0, 0]),
+        ("i4", EIGER, -1, False, True, [0, 0]),
+        # An integrating detector may reach it: data, suspect where nothing names the detector.
+        ("u4", None, TOP16, False, False, [0, 4]),
+        ("u2", None, TOP16, False, False, [0, 4]),
+        ("u2", CCD, TOP16, False, False, [0, 0]),
+        ("i4", CCD, -1, False, False, [0, 0]),
+        ("i4", CCD, TOP16, False, False, [0, 0]),
+        ("i4", None, -7, False, False, [0, 0]),
+        ("u4", EIGER, TOP16 + 1, False, False, [0, 0]),
+    ],
+)
+def test_sentinels_that_come_late_are_no_data(
+    reference, tmp_path, frame, dtype, description, value, first, dead, flags
+):
+    clean = frame.astype(dtype)
+    spoilt = clean.copy()
+    spoilt[5, 7] = value
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        detector = file.create_group("entry/instrument/detector")
+        detector["data"] = np.stack([spoilt if first else clean, spoilt])
+        if description:
+            detector["description"] = description
+    write_poni(tmp_path / "g.poni", rotations=(0.02, -0.01))
+    outcome = xrdpipe.integrate(
+        frames=[tmp_path / "s.h5"],
+        poni=tmp_path / "g.poni",
+        variant="unmasked",
+        error_model="none",
+        output=tmp_path / "p.h5",
+    )
+    mask = np.zeros(SHAPE, bool)
+    mask[5, 7] = dead
+    with h5py.File(tmp_path / "p.h5") as file:
+        frames = file["entry/frames"]
+        edges = file["entry/data/radial_axis_edges"][()]
+        theirs = reference.integrate1d(
+            np.where(mask, 0, spoilt.astype(np.float32)),
+            edges.size - 1,
+            unit="2th_deg",
+            radial_range=(edges[0], edges[-1]),
+            method=("bbox", "csc", "cython"),
+            mask=mask,
+            polarization_factor=0.99,
+        )
+        filled = theirs.count > 0
+        ours = file["entry/data/I"][1]
+        np.testing.assert_allclose(ours[filled], theirs.intensity[filled], rtol=2e-6)
+        assert frames["flags"][()].tolist() == flags
+        assert frames["n_sentinel"][()].tolist() == [int(dead and first), int(dead)]
+    told = f"{np.count_nonzero(flags)} frames hold values that may mean 'no measurement'"
+    assert (told in outcome.summary) == any(flags)
+
+
+def test_the_option_settles_what_the_values_do_not():
+    image = np.full(SHAPE, 10, np.uint64)
+    image[5, 7] = TOP64
+    for override in ((float(TOP64),), "none"):
+        kind = pixel_kind(image, "Eiger", override=override)
+        assert sentinels_of(image, kind) == ((), False)
+        assert without_measurement(image, kind.sentinels).sum() == (override != "none")
+
+
+def test_a_sentinel_is_no_count_below_another():
+    """65535 with larger counts beside it is data, also in frames of a counting detector."""
+    image = np.full(SHAPE, 10, np.uint32)
+    kind = pixel_kind(image, "Eiger")
+    image[5, 7] = TOP16
+    assert sentinels_of(image, kind) == ((TOP16,), True)
+    image[5, 9] = TOP  # a gap says nothing of the counts
+    assert sentinels_of(image, kind) == ((TOP16,), True)
+    image[5, 8] = TOP16 + 5
+    assert sentinels_of(image, kind) == ((), False)
 
 
 @pytest.mark.parametrize("engine", ["matrix", "pyfai"])

@@ -6,6 +6,7 @@ import csv
 import itertools
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from layouts import SHAPE, all_layouts
 from xrdpipe.config import ScanOptions
 from xrdpipe.errors import InputError, OptionError
 from xrdpipe.frames import open_frames
+from xrdpipe.frames.names import read_names
 from xrdpipe.scan import one_per_frame, scan_from_positions, scan_positions
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.scans import resolve_scan, scan_of_files
@@ -96,10 +98,10 @@ class Files:
         return self.values.get(name)
 
 
-def files(numbers, scan=None, numbered=False, problems=None, **values):
+def files(numbers, scan=None, numbered=False, problems=None, named="f", **values):
     problems = problems if problems is not None else np.zeros(len(numbers), int)
     records = tuple(
-        FrameRecord("f", 0, int(number), 1, 0, int(problem))
+        FrameRecord(named.format(number), 0, int(number), 1, 0, int(problem))
         for number, problem in zip(numbers, problems, strict=True)
     )
     return Files(records, values, scan, numbered)
@@ -329,6 +331,28 @@ def test_two_frames_never_share_a_pixel():
     assert again.confidence == "guess"
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_repeated_point_at_the_end_of_each_line_is_no_column(noise):
+    """Step scans that save a point too many per line."""
+    moved = travel(L.shape, snake=True, noise=noise, seed=5)
+    rows = np.insert(np.arange(35), np.arange(7, 36, 7), np.arange(6, 35, 7))
+    scan = scan_from_positions(moved.x[rows], moved.y[rows])
+    assert scan.shape == L.shape
+    np.testing.assert_array_equal(rows[scan.frame_index], moved.truth)
+    assert scan.confidence == "guess"
+    assert "5 frames left out: on a pixel that an earlier frame has" in scan.evidence
+
+
+def test_an_empty_line_of_a_noisy_grid_is_not_certain():
+    for seed, number in itertools.product(range(60), (0, 1)):
+        moved = travel((2, 10), snake=True, noise=0.1, seed=seed)
+        kept = np.delete(np.arange(20), seed % 20)
+        scan = scan_from_positions(moved.x[kept], moved.y[kept], numbers=kept + number)
+        index = scan.frame_index
+        if (index < 0).all(axis=0).any() or (index < 0).all(axis=1).any():
+            assert scan.confidence != "certain"
+
+
 def test_copies_of_frames_take_no_pixel():
     moved = travel((4, 6), snake=True)
     rows = np.sort(np.append(np.arange(24), 9))
@@ -413,6 +437,185 @@ def test_options_win_and_say_so():
     assert resolved(source, positions="samx,samy", scan_shape=(4, 6)).shape == (4, 6)
     swapped = resolved(source, positions="samy,samx")
     np.testing.assert_array_equal(swapped.frame_index, moved.truth.T)
+
+
+def test_a_shape_leaves_the_first_point_open_and_positions_close_it():
+    moved = travel((4, 6), snake=True)
+    kept = np.arange(1, 24)  # counted from 0, and 0 is lost
+    notes = []
+    scan = resolved(files(kept, numbered=True), notes, scan_shape=(4, 6), snake=True)
+    assert scan.confidence == "likely"
+    assert notes == [f"warning: {scan.evidence}"]
+    assert "number 1, or 0: --first-number decides" in scan.evidence
+    told = resolved(
+        files(kept, numbered=True), notes, scan_shape=(4, 6), snake=True, first_number=0
+    )
+    np.testing.assert_array_equal(told.frame_index, moved.without([0]))
+    assert len(notes) == 1
+    source = files(kept, numbered=True, samx=moved.x[kept], samy=moved.y[kept])
+    scan = resolved(source, notes, scan_shape=(4, 6), snake=True)
+    assert "elsewhere than the recorded positions" in notes[1]
+    scan = resolved(source, notes, scan_shape=(4, 6), snake=True, first_number=0)
+    assert (scan.confidence, len(notes)) == ("given", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"snake": True}, "--snake needs"),
+        ({"fast_axis": "y", "incomplete": True}, "--fast-axis y and --incomplete need"),
+        ({"first_number": 0}, "--first-number 0 needs"),
+        ({"positions": "none", "snake": True}, "--snake needs"),
+    ],
+)
+def test_a_way_without_a_shape_is_refused(options, named):
+    moved = travel((4, 6), snake=True)
+    source = files(np.arange(24), samx=moved.x, samy=moved.y)
+    with pytest.raises(OptionError, match=f"{named} --scan-shape"):
+        resolved(source, **options)
+
+
+def stage_table(path, moved, first=None, column="frame"):
+    """A row per point of the scan; with its number or file where ``first`` is given."""
+    rows = [[x, y] for x, y in zip(moved.x, moved.y, strict=True)]
+    names = ["sx", "sy"]
+    if first is not None:
+        file = column == "file"
+        rows = [[f"raw/a_{n:03d}.cbf" if file else n, *row] for n, row in enumerate(rows, first)]
+        names = [column, *names]
+    if path.suffix == ".h5":
+        with h5py.File(path, "w") as written:
+            for name, values in zip(names, zip(*rows, strict=True), strict=True):
+                written[f"m/{name}"] = values
+        return f"{path}::/m::sx,sy"
+    with path.open("w", newline="") as written:
+        csv.writer(written).writerows([names, *rows])
+    return f"{path}::sx,sy"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+@pytest.mark.parametrize("first", [0, 1, 101])
+@pytest.mark.parametrize("column", [None, "image_number", "Frame Number", "index", "file"])
+def test_rows_of_a_longer_table_find_their_frames(tmp_path, suffix, first, column):
+    if (suffix, column) == (".h5", "file"):
+        pytest.skip("a table of HDF5 datasets names no files")
+    moved = travel(L.shape, snake=True)
+    given = stage_table(tmp_path / f"t{suffix}", moved, None if column is None else first, column)
+    for gone in ([10, 11], [0, 17] if column else [17]):
+        kept = np.setdiff1d(np.arange(35), gone)
+        source = files(kept + first, numbered=True, named="/data/a_{:03d}.tif")
+        scan = resolved(source, positions=given)
+        np.testing.assert_array_equal(scan.frame_index, moved.without(gone))
+        assert scan.confidence == "certain"
+
+
+def test_a_longer_table_is_never_cut(tmp_path):
+    moved = travel(L.shape, snake=True)
+    given = stage_table(tmp_path / "t.csv", moved)
+    for first in (1, 2):
+        kept = np.arange(33) + first  # two are gone at either end: nobody knows
+        shown = f"35 values for 33 frames of files, numbered {first}-{first + 32}; .*--first-number"
+        with pytest.raises(InputError, match=shown):
+            resolved(files(kept, numbered=True), positions=given)
+        told = resolved(files(kept, numbered=True), positions=given, first_number=1)
+        np.testing.assert_array_equal(
+            told.frame_index, moved.without(np.setdiff1d(np.arange(35), kept - 1))
+        )
+    with pytest.raises(InputError, match="35 values for 33 frames"):
+        resolved(files(np.arange(33)), positions=given)
+    with pytest.raises(InputError, match="35 values for 34 frames"):
+        resolved(files(np.arange(2, 36), numbered=True), positions=given)
+    with pytest.raises(InputError, match="numbers 5-39; frame 1 lies outside"):
+        resolved(files(np.arange(1, 34), numbered=True), positions=given, first_number=5)
+    numbered = stage_table(tmp_path / "n.csv", moved, 1)
+    with pytest.raises(OptionError, match="names the frame of each row"):
+        resolved(files(np.arange(1, 34), numbered=True), positions=numbered, first_number=1)
+
+
+def test_one_row_more_than_frames_is_the_end_of_the_scan(tmp_path):
+    """Edges of a continuous line: one more than frames; not certain where frame 0 may be lost."""
+    line = np.column_stack([np.arange(12) - 0.5, np.zeros(12)])
+    np.savetxt(tmp_path / "t.csv", line, delimiter=",", header="x,y", comments="")
+    given = f"{tmp_path / 't.csv'}::x,y"
+    for first, confidence in ((0, "certain"), (1, "likely")):
+        scan = resolved(files(np.arange(11) + first, numbered=True), positions=given)
+        assert scan.frame_index.tolist() == [list(range(11))]
+        np.testing.assert_allclose(scan.x_actual[0], np.arange(11))
+        assert scan.confidence == confidence
+
+
+@pytest.mark.parametrize(("first", "table"), [(0, 1), (1, 0)])
+@pytest.mark.parametrize("gone", [[], [10, 11], [3]])
+def test_a_table_that_counts_from_another_start_is_refused(tmp_path, first, table, gone):
+    moved = travel(L.shape, snake=True)
+    given = stage_table(tmp_path / "t.csv", moved, table)
+    kept = np.setdiff1d(np.arange(35), gone)
+    with pytest.raises(InputError, match=rf"names frames {table}-{table + 34}, .* has frames"):
+        resolved(files(kept + first, numbered=True), positions=given)
+
+
+def test_a_table_with_numbers_has_every_frame_that_is_only_counted(tmp_path):
+    moved = travel(L.shape, snake=True)
+    source = files(np.arange(35))
+    for first in (0, 1):
+        given = stage_table(tmp_path / "t.csv", moved, first)
+        np.testing.assert_array_equal(resolved(source, positions=given).frame_index, moved.truth)
+    given = stage_table(tmp_path / "t.csv", moved, 2)
+    with pytest.raises(InputError, match=r"names frames 2-36, .*0-34 \(counted\)"):
+        resolved(source, positions=given)
+
+
+def test_a_file_that_the_table_names_twice_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("file,x,y\na_1.tif,0,0\na_1.tif,1,0\na_2.tif,2,0\n")
+    with pytest.raises(InputError, match=r"'file' of .*t.csv names a file twice"):
+        resolved(files([1, 2], named="a_{}.tif"), positions=f"{tmp_path / 't.csv'}::x,y")
+
+
+def of_names(form, rows, columns):
+    """The scan that the names of one file per row and column show, and what is said of it."""
+    points = [(row, column) for row in rows for column in columns]
+    names = [form.format(row, column, number) for number, (row, column) in enumerate(points)]
+    found = read_names([Path(name) for name in names])
+    values = {name: column for name, (column, _) in found.columns.items()}
+    source = files(found.numbers, found.scan, found.numbered, **values)
+    return resolved(source), scan_of_files(source)
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [
+        ("LaB_S{:04d}_{:05d}.tif", (41, 42)),
+        ("LaB_{:03d}_{:05d}.tif", (41, 42)),
+        ("sample{}_{:04d}.tif", (1, 2)),
+        ("scan_{:03d}_{:03d}.tif", (0, 1)),
+        ("LaFe_{}K_{:04d}.tif", (300, 350, 400)),
+        ("run{}/img_{:04d}.tif", (0, 1, 2)),
+        ("T{}_x{:04d}.tif", (0, 1, 2)),
+    ],
+)
+def test_several_scans_in_one_folder_are_no_map(form, rows):
+    scan, said = of_names(form, rows, range(12))
+    assert scan.shape == (1, 12 * len(rows))
+    assert said.confidence == "guess"
+    assert "these may be several scans" in said.evidence
+
+
+@pytest.mark.parametrize(
+    ("form", "confidence", "reason"),
+    [
+        ("map_r{:02d}_c{:02d}.tif", "certain", ""),
+        ("row_{:03d}/img_{:04d}.tif", "certain", ""),
+        ("map_{}_{}.tif", "likely", "the first number taken as row, the other as column"),
+        ("map_{:02d}_x{:02d}.tif", "likely", "the first number taken as row"),
+        ("map_{1}_{0}_{2:04d}.tif", "likely", "the second number taken as row"),
+        ("map_{0}_{1}_{2:04d}.tif", "likely", "the first number taken as row"),
+    ],
+)
+def test_rows_and_columns_of_names_are_as_sure_as_their_labels(form, confidence, reason):
+    scan, _ = of_names(form, range(5), range(7))
+    np.testing.assert_array_equal(scan.frame_index, np.arange(35).reshape(5, 7))
+    assert scan.confidence == confidence
+    assert reason in scan.evidence
 
 
 @pytest.mark.parametrize(
@@ -511,6 +714,21 @@ def test_three_lost_frames_shift_no_other_pixel(hundred, tmp_path, by):
         np.testing.assert_array_equal(gaps[..., ~holes], whole[..., ~holes])
     counts = maps["whole"][0].ravel()[np.argsort(moved.truth.ravel())]
     assert (np.diff(counts) > 0).mean() > 0.9  # brighter from frame to frame, so no mix-up hides
+
+
+def test_bliss_counters_hold_the_positions_of_fast_motors(tmp_path):
+    moved = travel((4, 5))
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        entry = file.create_group("1.1")
+        entry["title"] = "dkmap( nnp2 , 0 , 4 , 5 , nnp3 , 0 , 6 , 4 , 0.02 )"
+        entry["instrument/positioners/nnp2"] = 12.3  # where it was before the scan
+        entry["measurement/eiger"] = np.ones((20, *SHAPE), np.uint16)
+        entry["measurement/nnp2_position"] = moved.x
+        entry["measurement/nnp3_position"] = moved.y
+    scan = resolved(open_frames(tmp_path / "s.h5"))
+    np.testing.assert_array_equal(scan.frame_index, moved.truth)
+    assert (scan.x.name, scan.y.name) == ("nnp2_position", "nnp3_position")
+    assert scan.confidence == "certain"
 
 
 @pytest.mark.parametrize("name", ["bliss, amesh", "bliss, fscan2d", "areaDetector HDF5", "EDF"])

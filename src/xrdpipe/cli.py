@@ -41,7 +41,7 @@ EXAMPLES = {
     "resample": "xrdpipe resample patterns.h5 --grid 5:24:0.01 --wavelength 0.4959 -o grid.h5",
     "map": "xrdpipe map patterns.h5 --scan-shape 24x32 --snake -o map.h5",
     "simulate": "xrdpipe simulate -o demo_scan --scan-shape 12x16 --seed 7",
-    "synthesize": "xrdpipe synthesize --cif a.cif --cif b.cif --wavelength 0.4959 -n 5000 -o set.h5",
+    "synthesize": "xrdpipe synthesize --cif a.cif --wavelength 0.4959 -n 5000 -o set.h5",
     "train": "xrdpipe train --cif a.cif --cif b.cif --wavelength 0.4959 -o my_model",
     "evaluate": "xrdpipe evaluate map.h5 demo_scan/truth.h5",
     "inspect": "xrdpipe inspect scan_0042/ --poni ceo2.poni",

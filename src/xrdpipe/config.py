@@ -330,7 +330,15 @@ class ScanOptions:
     )
     snake: bool = option("Every second line of the scan runs backwards.", False)
     fast_axis: Literal["x", "y"] = option("The axis that moves from frame to frame.", "x")
-    incomplete: bool = option("Accept fewer frames than pixels when frames carry no number.", False)
+    incomplete: bool = option(
+        "Accept fewer frames than pixels where nothing tells which are missing: the last ones.",
+        False,
+    )
+    first_number: int | None = option(
+        "Number of the frame at the first point of the scan or row of the table (default: the one "
+        "that fits).",
+        None,
+    )
 
 
 NOT_RECORDED = frozenset({"output", "restart", "threads", "png"})
@@ -687,8 +695,8 @@ class CollectConfig(Config, OutputOptions):
         None,
         above=0,
     )
-    unit: Literal["auto", "2theta", "q", "q-nm", "d"] = option(
-        "First column: 2theta in degrees, q in 1/angstrom, q in 1/nm, or d in angstrom "
+    unit: Literal["auto", "2theta", "2theta-rad", "q", "q-nm", "d"] = option(
+        "First column: 2theta in degrees or radians, q in 1/angstrom or 1/nm, or d in angstrom "
         "(auto: from the header, else 2theta).",
         "auto",
     )

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from xrdpipe.errors import InputError
 from xrdpipe.types import BoolArray, Mask
 
+MOSTLY_MASKED = 0.5
+"""A mask of more than this part of the pixels may be inverted."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -97,16 +100,37 @@ def combine(masks: Sequence[Mask]) -> Mask:
     return Mask(pixels, tuple(source for mask in masks for source in mask.sources))
 
 
+def describe_masks(mask: Mask) -> list[str]:
+    """One sentence for each source: how much it masks, and whether it may be inverted."""
+    sentences = []
+    for name, pixels, _ in mask.sources:
+        fraction = pixels / mask.pixels.size
+        if fraction > MOSTLY_MASKED:
+            sentences.append(
+                f"warning: mask {name} masks {fraction:.1%} of the pixels; is it inverted? "
+                "Nonzero means masked"
+            )
+        else:
+            sentences.append(f"mask {name}: {fraction:.1%} of the pixels masked")
+    return sentences
+
+
 def without_measurement(image: NDArray[Any], sentinels: Sequence[float]) -> BoolArray:
     """Pixels whose raw value says 'no measurement': sentinels, and what is no number."""
     invalid = ~np.isfinite(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
     for sentinel in sentinels:
-        limits = np.iinfo(image.dtype) if image.dtype.kind in "ui" else np.finfo(image.dtype)
-        if limits.min <= sentinel <= limits.max and (
-            image.dtype.kind == "f" or float(sentinel).is_integer()
-        ):
-            invalid |= image == image.dtype.type(sentinel)
+        invalid |= equal_to(image, sentinel)
     return invalid
+
+
+def equal_to(image: NDArray[Any], value: float) -> BoolArray:
+    """Pixels of that value as the dtype stores it: nowhere if it cannot."""
+    limits = np.iinfo(image.dtype) if image.dtype.kind in "ui" else np.finfo(image.dtype)
+    if value == float(limits.max):
+        value = limits.max  # 2^64-1 is 2^64 once it has been a float
+    if not limits.min <= value <= limits.max or (image.dtype.kind != "f" and value != int(value)):
+        return np.zeros(image.shape, bool)
+    return np.asarray(image == image.dtype.type(value), bool)
 
 
 def fraction_inside(part: BoolArray, whole: BoolArray) -> float:

@@ -35,6 +35,7 @@ def place_frames(
     snake: bool = False,
     incomplete: bool = False,
     usable: BoolArray | None = None,
+    first_number: int | None = None,
 ) -> Scan:
     """Place rows of a patterns file on the map by their order or number.
 
@@ -46,42 +47,92 @@ def place_frames(
         True if the numbers come from the files and not from counting rows.
     shape
         (ny, nx), or None for one line of all frames.
+    incomplete
+        Take the first frame for the first point where neither numbers nor their absence tell.
     usable
         False for rows that take no pixel (a second copy of a frame); None = all take one.
+    first_number
+        Number of the frame at the first point; None = what the numbers tell.
+
+    Returns
+    -------
+    Scan
+        ``likely`` if the frames may lie elsewhere as well; the evidence says where.
 
     Raises
     ------
     InputError
-        If the frames do not fit the shape.
+        If the frames do not fit the shape, or nothing tells which point is the first frame's.
     """
     rows = np.arange(numbers.size) if usable is None else np.flatnonzero(usable)
     numbers = numbers[rows]
     n = int(numbers.size)
     if shape is None:
-        shape = (1, n)
+        shape, numbered = (1, n), False
     pixels = shape[0] * shape[1]
     fit = f"{n} frames do not fit the scan shape {shape[0]}x{shape[1]} ({pixels} pixels)"
     if n > pixels:
         raise InputError(f"{fit}: give the right --scan-shape, or fewer frames.")
-    if n == pixels:
-        points = np.arange(n)
-        how = "frames in order"
-    elif numbered and (base := _base(numbers, pixels)) is not None and _distinct(numbers):
+    low, high = (int(numbers.min()), int(numbers.max())) if n else (0, 0)
+    counting = numbered and _distinct(numbers)
+    points = np.arange(n)
+    how, doubt = "frames in order", ""
+    if first_number is not None:
+        points = points_from(first_number, numbers, counting, pixels)
+        how = f"frames by number from {first_number}, {pixels - n} missing"
+    elif n == pixels:
+        if counting and n > 1 and np.unique(np.diff(np.sort(numbers))).size > 1:
+            doubt = (
+                f"their numbers {low}-{high} have gaps: if frames are missing there, those after "
+                "are shifted, and others are too many (leave them out, or give --first-number)"
+            )
+    elif counting and (base := _base(low, high, pixels, incomplete)) is not None:
         points = numbers.astype(np.intp) - base
         how = f"frames by number, {pixels - n} missing"
+        if base != 0 and high - base + 1 < pixels:
+            doubt = f"the first point has number {base}, or {base - 1}: --first-number decides"
     elif incomplete:
-        points = np.arange(n)
         how = f"frames in order, the last {pixels - n} pixels without one"
+        if counting:
+            doubt = f"their numbers {low}-{high} span more than the {pixels} pixels"
     else:
-        reason = "the frames carry no numbers to place them by"
-        if numbered:
-            reason = f"their numbers {numbers.min()}-{numbers.max()} lie outside it"
-            reason = reason if _distinct(numbers) else "some of them have the same number"
-        raise InputError(f"{fit}, and {reason}: use --incomplete to fill pixels in order.")
+        raise InputError(f"{fit}, and {_no_place(numbers, numbered, pixels)}.")
     where = scan_positions(shape, fast_axis, snake)[points]
     frame_index = np.full(shape, -1, np.int32)
     frame_index[where[:, 0], where[:, 1]] = rows
-    return Scan(frame_index, fast_axis, snake, evidence=how)
+    return Scan(
+        frame_index,
+        fast_axis,
+        snake,
+        confidence="likely" if doubt else "given",
+        evidence="; ".join(phrase for phrase in (how, doubt) if phrase),
+    )
+
+
+def points_from(
+    first_number: int, numbers: IntArray, counting: bool, n_points: int
+) -> NDArray[np.intp]:
+    """Point of each frame, counted from 0, where the frame at the first has this number.
+
+    Raises
+    ------
+    InputError
+        If the frames have no numbers of their own (not ``counting``), or one lies outside.
+    """
+    if not counting:
+        raise InputError(
+            f"--first-number {first_number} needs frames that carry numbers, each its own; these "
+            "do not."
+        )
+    points = numbers.astype(np.intp) - first_number
+    outside = numbers[(points < 0) | (points >= n_points)]
+    if outside.size:
+        raise InputError(
+            f"with --first-number {first_number} the {n_points} points have the numbers "
+            f"{first_number}-{first_number + n_points - 1}; frame {outside[0]} lies outside: leave "
+            "it out, or give the right number or shape."
+        )
+    return points
 
 
 def scan_from_positions(
@@ -264,6 +315,12 @@ def _judged(
     doubts = [rms > CLOSE, n < 4]
     if placement.in_order and rms > CLOSE:
         phrases.append(f"rms {rms:.2f} steps, so the order of the frames decides")
+    if placement.in_order and any(
+        np.unique(level).size < n
+        for level, n in ((placement.row, path.shape[0]), (placement.column, path.shape[1]))
+    ):
+        phrases.append("a row or column is empty")
+        doubts.append(True)
     if placement.gaps:
         phrases.append("the likeliest places of the gaps")
     if abs(placement.aside) > 0.05:
@@ -313,7 +370,10 @@ def same_up_to_direction(one: Scan, other: Scan) -> bool:
 
 
 def one_per_frame(
-    values: NDArray[np.float64], n_frames: int, shape: tuple[int, int] | None = None
+    values: NDArray[np.float64],
+    n_frames: int,
+    shape: tuple[int, int] | None = None,
+    aborted: bool = True,
 ) -> NDArray[np.float64] | None:
     """Positions of the frames from what a scan saved: itself, or the centres of edges.
 
@@ -324,6 +384,8 @@ def one_per_frame(
         the edges); or more, of a scan that was aborted.
     shape
         (ny, nx) of the scan, where known.
+    aborted
+        True if values without a frame are those at the end, as in what the scan itself saved.
 
     Returns
     -------
@@ -337,9 +399,10 @@ def one_per_frame(
     if shape is not None:
         ny, nx = shape
         if n == ny * nx:
-            return values[:n_frames]
+            return values[:n_frames] if aborted else None
         for lines, length in ((ny, nx), (nx, ny)):
-            if lines > 1 and n == lines * (length + 1) and n_frames <= lines * length:
+            fewest = 1 if aborted else lines * length
+            if lines > 1 and n == lines * (length + 1) and fewest <= n_frames <= lines * length:
                 return _centres(values, length)[:n_frames]
     if n == n_frames + 1:
         moves = np.abs(np.diff(values))
@@ -347,6 +410,8 @@ def one_per_frame(
         jumps = moves.max() > 2.5 * np.median(moves) > 0
         return values[:n_frames] if jumps else _centres(values, n_frames)
     lines = n - n_frames
+    if not aborted:
+        return None
     if n_frames % lines == 0 and _breaks_at(values, n_frames // lines + 1):
         return None  # edges of every line, or lines of one more point, aborted: nothing tells
     return values[:n_frames]
@@ -374,8 +439,29 @@ def _distinct(numbers: IntArray) -> bool:
     return np.unique(numbers).size == numbers.size
 
 
-def _base(numbers: IntArray, pixels: int) -> int | None:
-    """Number of the first point: 0 if a frame is numbered 0, else 1; None if they do not fit."""
-    low, high = int(numbers.min()), int(numbers.max())
+def _base(low: int, high: int, pixels: int, incomplete: bool) -> int | None:
+    """Number of the first point; None if the numbers do not fit, or leave it open.
+
+    0 if a frame is numbered 0, else 1; where this does not fit, the first number there is, if no
+    other fits or it may be assumed that nothing is missing before it.
+    """
     base = 0 if low == 0 else 1
-    return base if low >= base and high - base < pixels else None
+    if base <= low and high - base < pixels:
+        return base
+    span = high - low + 1
+    return low if span == pixels or (incomplete and span < pixels) else None
+
+
+def _no_place(numbers: IntArray, numbered: bool, pixels: int) -> str:
+    """Why neither order nor numbers place the frames, and what does."""
+    low, high = int(numbers.min()), int(numbers.max())
+    if not numbered or not _distinct(numbers):
+        why = "some of them have the same number" if numbered else "they carry no numbers"
+        return f"{why} to place them by: use --incomplete to fill pixels in order"
+    if high - low >= pixels:
+        return f"their numbers {low}-{high} lie outside it: give the right --scan-shape"
+    return (
+        f"their numbers {low}-{high} do not tell which of them is the first point's: give it with "
+        f"--first-number ({low} if no frame is missing before them, {high - pixels + 1} if none "
+        "is missing after them)"
+    )

@@ -167,7 +167,8 @@ def place(
         counts += [numbers - base for base in {int(numbers[0]), 0, 1} if base <= numbers[0]]
     along = counted(x, y, counts, shape)
     if along is not None:
-        return along
+        limit = min(NOISE, along.rms) / 2
+        return next((p for p in placements if p and _some_twice(p) and p.rms < limit), along)
     if clear:
         return clear[0]
     for grid, rounded in zip(grids, placements, strict=True):
@@ -177,6 +178,11 @@ def place(
         if rounded is not None and rounded.rms <= NOISE / 2:  # points that were visited twice
             return rounded
     return None
+
+
+def _some_twice(placement: Placement) -> bool:
+    """True if few grid points were visited again: the ends of the lines, or a repeated one."""
+    return 0 < placement.crowded <= placement.column.size / 4
 
 
 def _grids(x: FloatVector, y: FloatVector) -> list[tuple[_Axis, _Axis]]:

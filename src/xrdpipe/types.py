@@ -157,6 +157,9 @@ class ScanHint:
         Who says so: ``bliss``, ``areaDetector``, ``NXdata``, ``filename`` …
     evidence
         One phrase.
+    at_most
+        Confidence that a scan found by this hint can reach, whatever its positions show:
+        ``likely`` or ``guess``; empty for no limit.
     """
 
     x: str | None = None
@@ -166,6 +169,7 @@ class ScanHint:
     snake: bool | None = None
     source: str = ""
     evidence: str = ""
+    at_most: str = ""
 
 
 class FrameSource(Protocol):
@@ -182,6 +186,10 @@ class FrameSource(Protocol):
     @property
     def evidence(self) -> tuple[str, ...]:
         """What in the files shows the layout: one phrase each."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the series as a whole: one sentence each."""
 
     @property
     def scan(self) -> ScanHint | None:

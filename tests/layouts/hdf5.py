@@ -118,8 +118,14 @@ EIGER = {
 }
 
 
-def eiger(folder: Path, damage: str = "", dtype: str = "u2", filters: Any = BITSHUFFLE) -> Built:
-    """Master with data files of 4, 4 and 2 frames."""
+def eiger(
+    folder: Path,
+    damage: str = "",
+    dtype: str = "u2",
+    filters: Any = BITSHUFFLE,
+    links: str = "data",
+) -> Built:
+    """Master with data files of 4, 4 and 2 frames; links of the oldest ones lie in the entry."""
     frames = some_frames(N, dtype)
     other = np.ones((4, SHAPE[0] - 4, SHAPE[1]), dtype)
     numbers = np.arange(1, N + 1)
@@ -147,7 +153,7 @@ def eiger(folder: Path, damage: str = "", dtype: str = "u2", filters: Any = BITS
             damage_chunk(path, "entry/data/data", 1)
     with h5py.File(folder / "s1_master.h5", "w") as file:
         entry = nx(file, "entry", "NXentry")
-        data = nx(entry, "data", "NXdata", signal="data_000001")
+        data = nx(entry, links, "NXdata", signal="data_000001") if links else entry
         for number in (1, 2, 3):
             name = f"data_{number:06d}"
             data[name] = h5py.ExternalLink(f"s1_{name}.h5", "/entry/data/data")
@@ -238,6 +244,15 @@ def eiger_single(folder: Path) -> Built:
     return Built((str(folder / "s4_master.h5"),), frames, (1,), **rest)
 
 
+def eiger_without_master(folder: Path, damage: str = "") -> Built:
+    """Someone copied the data files only."""
+    built = eiger(folder, damage)
+    (folder / "s1_master.h5").unlink()
+    return Built(
+        (str(folder),), built.frames, built.numbers, kind="Eiger data files", status=built.status
+    )
+
+
 def eiger_data_file(folder: Path) -> Built:
     """A data file without its master: it knows its numbers, and nothing else."""
     eiger(folder)
@@ -278,6 +293,29 @@ def lima(folder: Path, damage: str = "") -> Built:
         damage_chunk(path, "entry_0000/ESRF-ID13/eiger/data", 3)
     status = {"unwritten": marked(MISSING, 8, 9), "damaged": marked(CORRUPT, 3)}.get(damage)
     return Built((str(path),), frames, None, kind="LImA", status=status, exposure=EXPOSURE)
+
+
+def lima_files(folder: Path, damage: str = "") -> Built:
+    """Files of 4, 4 and 2 frames, counted from 0."""
+    frames = some_frames(N, "u4")
+    for number, start in enumerate(range(0, N, 4)):
+        lima_file(folder / f"eiger_{number:04d}.h5", frames[start : start + 4])
+    second = folder / "eiger_0001.h5"
+    if damage == "missing":
+        second.unlink()
+        second.symlink_to(folder / "gone")
+    if damage == "damaged":
+        second.write_bytes(b"")
+    state = {"missing": MISSING, "damaged": CORRUPT}.get(damage)
+    status = None if state is None else marked(state, 4, 5, 6, 7)
+    return Built(
+        (str(folder),),
+        frames,
+        tuple(range(N)),
+        kind="LImA files",
+        status=status,
+        exposure=EXPOSURE,
+    )
 
 
 SLOW, FAST = np.arange(4) * 0.5, np.arange(3) * 2.0
@@ -769,10 +807,28 @@ HDF5_LAYOUTS = [
         damages(eiger_in_master, *SINGLE),
     ),
     Layout("Eiger master, one 2-D frame", "GSECARS", eiger_single),
+    Layout(
+        "Eiger master, links in the entry",
+        "DECTRIS, first FileWriters",
+        partial(eiger, links="", **LZ4_U4),
+        damages(eiger, *ALL, links="", **LZ4_U4),
+    ),
     Layout("Eiger data file", "DECTRIS FileWriter", eiger_data_file),
+    Layout(
+        "Eiger data files without a master",
+        "DECTRIS FileWriter",
+        eiger_without_master,
+        damages(eiger_without_master, "unwritten", "damaged"),
+    ),
     Layout("bliss, amesh", "ESRF", bliss_amesh, damages(bliss_amesh, *MOST, "wrong shape")),
     Layout("bliss, fscan2d", "ESRF", bliss_fscan2d, damages(bliss_fscan2d, *SINGLE)),
     Layout("LImA", "ESRF and others", lima, damages(lima, *SINGLE)),
+    Layout(
+        "LImA, several files",
+        "ESRF and others",
+        lima_files,
+        damages(lima_files, "missing", "damaged"),
+    ),
     Layout(
         "areaDetector HDF5",
         "APS, NSLS-II, Diamond, …",

@@ -246,7 +246,7 @@ def several(label: str, written_by: str, write: Write, name: str, kind: str) -> 
             if number != skip:
                 write(path / name.format(number), frames[start : start + inside], number)
             start += inside
-        return Built((str(path),), frames, tuple(range(len(frames))), kind)
+        return Built((str(path),), frames, tuple(range(1, len(frames) + 1)), kind)
 
     def missing(path: Path) -> Built:
         """The second file is not there, its place a link."""
@@ -263,6 +263,14 @@ def several(label: str, written_by: str, write: Write, name: str, kind: str) -> 
         return Built(built.paths, built.frames, built.numbers, kind, status)
 
     return Layout(label, written_by, build, {"missing": missing, "damaged": damaged})
+
+
+def plain_npy(path: Path, image: np.ndarray, place: int) -> None:
+    np.save(path, image)
+
+
+def multi_npy(path: Path, images: np.ndarray, number: int) -> None:
+    np.save(path, images)
 
 
 def multi_tiff(path: Path, images: np.ndarray, number: int) -> None:
@@ -589,6 +597,8 @@ IMAGE_LAYOUTS = [
         "Bruker", "D8 with area detector (.gfrm, .001)", bruker, "sample_01.{:04d}", "Bruker", "i4",
         exposure=30.0, wavelength=0.71073, distance=0.06,
     ),
+    single("NumPy", "anybody", plain_npy, "frame_{:04d}.npy", "NumPy", "u2"),
+    several("NumPy, stacks", "anybody", multi_npy, "line_{:02d}.npy", "NumPy"),
     Layout(
         "names: row and column", "many", rows_and_columns, {"missing": lost_in_the_grid}
     ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +18,16 @@ from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
 from xrdpipe.frames.images import read_image
 from xrdpipe.frames.source import open_frames
-from xrdpipe.frames.tables import number_column, read_column, read_table
+from xrdpipe.frames.tables import number_column, read_column, read_table, rows_by_number
 from xrdpipe.masks import combine, shipped_masks, without_measurement
 from xrdpipe.types import FrameSource, Mask
+
+_NO_PLANE = {
+    ".npz": "an archive of arrays; expected one image: save the array itself as .npy",
+    ".immask": "a GSAS-II mask, which lists polygons, arcs and spots instead of pixels; draw it "
+    "again with 'xrdpipe mask --polygon', or export it as an image",
+}
+"""Suffixes that look like an image and hold none."""
 
 _ONE_OF = re.compile(r"(.+)\[(\d+)\]$")
 
@@ -42,13 +50,13 @@ def read_plane(reference: str, what: str) -> tuple[NDArray[Any], str]:
     if not path.is_file():
         raise InputMissingError(f"{what} {path} does not exist.")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path.suffix.lower() in _NO_PLANE:
+        raise InputError(f"{what} {path} is {_NO_PLANE[path.suffix.lower()]}.")
     try:
         if path.suffix.lower() == ".npy":
             plane = np.load(path, allow_pickle=False)
         elif dataset or path.suffix.lower() in HDF5_SUFFIXES:
-            series = open_hdf5(path, dataset or None)
-            stack = [series.read(row).image for row in range(len(series.records))]
-            plane = stack[0] if len(stack) == 1 else np.mean(stack, axis=0)
+            plane = _hdf5_plane(path, dataset, what)
         else:
             plane = read_image(path).image
     except (FrameError, ValueError, OSError, EOFError) as error:
@@ -58,6 +66,44 @@ def read_plane(reference: str, what: str) -> tuple[NDArray[Any], str]:
     if plane.ndim != 2 or plane.dtype.kind not in "uif":
         raise InputError(f"{what} {path} is no image: {plane.ndim} dimensions of {plane.dtype}.")
     return plane, digest
+
+
+def _hdf5_plane(path: Path, dataset: str, what: str) -> NDArray[Any]:
+    """One image of an HDF5 file: the dataset named, or the only one there is."""
+    try:
+        series = open_hdf5(path, dataset or None)
+    except InputError:
+        plane = _boolean(path, dataset)
+        if plane is None:
+            raise
+        return plane
+    if len(series.records) > 1:
+        raise InputError(
+            f"{what} {path} holds {len(series.records)} images; expected one: name the dataset, or "
+            f"choose an image: '{path}::/dataset[0]'."
+        )
+    return series.read(0).image
+
+
+def _boolean(path: Path, dataset: str) -> NDArray[np.bool_] | None:
+    """A boolean dataset, which holds no frames but may be a mask; None if there is not just one."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "b" and item.ndim == 2:
+            found[name] = item
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if dataset:
+                keep(dataset, file.get(dataset))
+            else:
+                file.visititems(keep)
+            if len(found) != 1:
+                return None
+            return np.asarray(found.popitem()[1][()], np.bool_)
+    except OSError:
+        return None
 
 
 def load_masks(
@@ -219,8 +265,8 @@ def _sentinels(kind: PixelKind | None, dtype: np.dtype[Any]) -> tuple[float, ...
     if kind is None or not (kind.counting and kind.sentinels):
         return () if kind is None else kind.sentinels
     if dtype.kind == "u":
-        return (*kind.sentinels, float(np.iinfo(dtype).max))
-    return (*kind.sentinels, -1.0, -2.0)
+        return (*kind.sentinels, int(np.iinfo(dtype).max))
+    return (*kind.sentinels, -1, -2)
 
 
 # --- one number per frame --------------------------------------------------------------------
@@ -298,6 +344,12 @@ def _from_table(table: Path, column: str, source: FrameSource, what: str) -> NDA
     if np.unique(numbers).size < numbers.size or not np.all(numbers == np.round(numbers)):
         raise InputError(f"{what}: column '{name}' of {table} must number the rows, each once.")
     if not source.numbered:
+        if numbers.size == len(source.records) and np.ptp(numbers) >= numbers.size:
+            raise InputError(
+                f"{what}: column '{name}' of {table} counts {numbers.min():g}-{numbers.max():g} "
+                f"with gaps, the frames of {source.name} have no numbers, so that it is not known "
+                f"which frame belongs to which row; if the rows are in order, leave '{name}' out."
+            )
         return _in_order(values[np.argsort(numbers)], reference, source, what)
     return _by_number(numbers, values, source, f"{what}: column '{name}' of {table}")
 
@@ -307,18 +359,14 @@ def _by_number(
 ) -> NDArray[np.float64]:
     """Values by acquisition number; NaN for a frame whose number is not in the table."""
     wanted = np.array([record.index for record in source.records], np.float64)
-    order = np.argsort(numbers)
-    place = order[np.minimum(np.searchsorted(numbers[order], wanted), numbers.size - 1)]
-    found = numbers[place] == wanted
-    present = np.unique(wanted)
-    shifted = present.size == numbers.size and np.ptp(present - np.sort(numbers)) == 0
-    if not found.any() or (shifted and not found.all()):
+    rows = rows_by_number(numbers, wanted)
+    if rows is None:
         raise InputError(
             f"{where} counts {numbers.min():g}-{numbers.max():g}, the frames "
-            f"{present[0]:g}-{present[-1]:g}; number the rows like the frames, or leave that "
+            f"{wanted.min():g}-{wanted.max():g}; number the rows like the frames, or leave that "
             "column out and give one row per frame, in order."
         )
-    return np.where(found, values[place], np.nan)
+    return np.where(rows >= 0, values[rows], np.nan)
 
 
 def _in_order(

@@ -6,6 +6,7 @@ import math
 import re
 import threading
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames.layouts import areadetector, bliss, dectris, lima, maxiv, nexus, petra, stack
+from xrdpipe.frames.layouts.files import check_no_scan, continued, file_counters
 from xrdpipe.frames.layouts.layout import Column, Layout, Probe, Scope, holds_frames
 from xrdpipe.frames.layouts.links import (
     LostDatasetError,
     find_dataset,
     follow,
     open_file,
+    open_linked,
     why_not_open,
 )
 from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
@@ -48,6 +51,11 @@ OPEN_FILES = 32
 _SELECTION = re.compile(r"^(.*?)\[([-\d:,\s]+)\]$")
 
 
+def is_hdf5(path: Path) -> bool:
+    """True for a file that is HDF5 by its name or by its content."""
+    return path.suffix.lower() in HDF5_SUFFIXES or bool(h5py.is_hdf5(str(path)))
+
+
 def open_hdf5(path: Path, dataset: str | None) -> Hdf5Series:
     """Open the frames in ``path``.
 
@@ -70,12 +78,53 @@ def open_hdf5(path: Path, dataset: str | None) -> Hdf5Series:
         file = open_file(str(path))
     except OSError as error:
         raise InputError(f"{path} {why_not_open(str(path), error)}.") from error
-    name, selection = _split(path, dataset or "")
+    return Hdf5Series(str(path), file, _layout(path, file, dataset or ""))
+
+
+def open_hdf5_files(files: Sequence[Path], name: str) -> Hdf5Series:
+    """Open files without a master that continue each other, as detectors write them.
+
+    Parameters
+    ----------
+    files
+        In natural order.
+    name
+        What the user asked for, for messages.
+
+    Raises
+    ------
+    InputError
+        If they may be anything else: each must hold one stack of the same frames and nothing of a
+        scan, their names must differ in the last number only.
+    """
+    counters = file_counters(files)
+    found: list[Layout | LostDatasetError] = []
+    first: h5py.File | None = None
+    for path in files:
+        try:
+            file = open_linked(str(path), "")
+        except LostDatasetError as error:
+            found.append(error)
+            continue
+        layout = _layout(path, file, "")
+        check_no_scan(path, layout)
+        found.append(layout)
+        if first is None:
+            first = file
+        else:
+            file.close()
+    if first is None:
+        raise InputError("none of them can be opened as HDF5")
+    return Hdf5Series(name, first, continued(files, counters, found))
+
+
+def _layout(path: Path, file: h5py.File, dataset: str) -> Layout:
+    name, selection = _split(path, dataset)
     scope = replace(_scope(path, file, name), selection=selection)
     layout = next(found for probe in PROBES if (found := probe(scope)) is not None)
     if selection and not layout.selected:
-        layout = _selected(scope, layout)
-    return Hdf5Series(path, file, layout)
+        return _selected(scope, layout)
+    return layout
 
 
 def _split(path: Path, dataset: str) -> tuple[str, tuple[int | None, ...]]:
@@ -168,16 +217,16 @@ class Hdf5Series:
 
     Parameters
     ----------
-    path
+    name
         As given by the user.
     file
-        The same, open.
+        The same, open; of several files the first.
     layout
         What it was found to be.
     """
 
-    def __init__(self, path: Path, file: h5py.File, layout: Layout) -> None:
-        self.name = str(path)
+    def __init__(self, name: str, file: h5py.File, layout: Layout) -> None:
+        self.name = name
         self._file = file
         self._layout = layout
         self._planes = layout.planes
@@ -185,7 +234,7 @@ class Hdf5Series:
         typical = _typical(layout.planes)
         if typical is None:
             reason = next(iter(layout.planes.reason.values()), "it is empty")
-            raise InputError(f"{path} holds no frame that can be read: {reason}.")
+            raise InputError(f"{name} holds no frame that can be read: {reason}.")
         self.shape = typical.shape
         self.dtype = typical.dtype
         self.numbered = layout.numbers is not None
@@ -195,6 +244,7 @@ class Hdf5Series:
         self.scan = layout.scan
         self.columns = {name: column.units for name, column in layout.columns.items()}
         self.evidence = (*layout.evidence, *_pixel_evidence(layout, typical, file))
+        self.warnings = layout.warnings
         names = layout.datasets
         self.kind = (
             f"{layout.name} {names[0]}{f' … {names[-1]}' if len(names) > 1 else ''}, "

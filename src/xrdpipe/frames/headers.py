@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xrdpipe.types import DetectorInfo
 
 Header = dict[str, str]
@@ -19,6 +22,8 @@ COMPRESSED = frozenset({".gz", ".bz2"})
 
 CBF_START = b"\x0c\x1a\x04\xd5"
 """Marks the start of the binary section (CBFlib manual, imgCIF)."""
+
+NUMPY_START = b"\x93NUMPY"
 
 HEADER_LIMIT = 1 << 20
 """No text header is longer, in bytes: where its end is not found by then, the file is damaged."""
@@ -88,6 +93,8 @@ def read_headers(file: Path) -> list[Header]:
             headers = _tiff_headers(stream)
         elif start.startswith(b"###CBF"):
             headers = [_cbf_header(stream)]
+        elif start.startswith(NUMPY_START):
+            headers = [{} for _ in numpy_frames(file)]
         elif start.lstrip().startswith(b"{") and not _is_other_brace(file, start):
             headers = _edf_headers(stream)
         else:
@@ -109,6 +116,30 @@ def open_stream(file: Path) -> BinaryIO:
 def is_tiff(start: bytes) -> bool:
     """True for the first bytes of a TIFF of either byte order."""
     return start[:4] in (b"II*\0", b"MM\0*")
+
+
+def is_image(file: Path) -> bool:
+    """True for a file that is a detector image by its first bytes, whatever its name."""
+    try:
+        with open_stream(file) as stream:
+            start = stream.read(64)
+    except OSError:
+        return False
+    return is_tiff(start) or start.startswith((b"###CBF", NUMPY_START, b"{\n", b"{\r\n"))
+
+
+def numpy_frames(file: Path) -> NDArray[Any]:
+    """Frames of a ``.npy`` file, shape (frames, rows, columns), left on the disk.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is cut short, or holds no frames.
+    """
+    array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
+        raise ValueError(f"{array.ndim} dimensions of {array.dtype}; expected 2, or 3 for a stack")
+    return array[None] if array.ndim == 2 else array
 
 
 def _is_other_brace(file: Path, start: bytes) -> bool:

@@ -23,6 +23,7 @@ from xrdpipe.frames.headers import (
     exposure_key,
     frames_stated,
     numbers,
+    numpy_frames,
     read_headers,
 )
 from xrdpipe.frames.names import Names, motor_axes, original_name, pattern, read_names
@@ -110,6 +111,9 @@ class ImageSeries:
         originals = [path for path in files if path not in twins]
         names = read_names(originals)
         self._files = _described(files, originals, names, twins)
+        # Of files of many frames: a first one that is not there has its places too.
+        self._base = min(1, *names.numbers) if len(originals) > 1 else names.numbers[0]
+        self._start = int(self._base == 1 < len(originals))
         first = self._typical()
         self.shape = (int(first.frame.image.shape[0]), int(first.frame.image.shape[1]))
         self.dtype = first.frame.image.dtype
@@ -134,6 +138,7 @@ class ImageSeries:
             f"{_counted(len(self.records), 'frame')} of {self.shape[0]} x {self.shape[1]} "
             f"{self.dtype}"
         )
+        self.warnings: tuple[str, ...] = ()
         self.evidence = (
             f"{first.path.name} is {kind} by its content",
             *names.evidence,
@@ -241,7 +246,8 @@ class ImageSeries:
 
         Where the first readable file holds one frame, so do all. Else the headers are counted,
         once per size on disk; a file that is missing, unreadable or short keeps the places of as
-        many frames as the fullest file has, except at the end.
+        many frames as the fullest file has, except at the end. Frames are
+        counted from 0 or 1 as the files are.
         """
         if first == 1:
             for file in self._files:
@@ -255,11 +261,11 @@ class ImageSeries:
                     by_size[file.size] = _frames_in(file.path)
                 inside_of[position] = by_size[file.size]
         self._per_file = stride = max(inside_of)
-        base = min(file.number for file in self._files)
         for position, (file, inside) in enumerate(zip(self._files, inside_of, strict=True)):
             end = position == len(self._files) - 1
             for place in range(inside if end and inside else stride):
-                record = file.record(place, (file.number - base) * stride + place)
+                index = self._start + (file.number - self._base) * stride + place
+                record = file.record(place, index)
                 if inside and place >= inside:
                     reason = f"{file.path} holds {inside} frames, other files {stride}"
                     record = replace(record, problem=FrameStatus.MISSING, reason=reason)
@@ -280,11 +286,9 @@ class ImageSeries:
     def _spread(self, names: Names) -> dict[str, tuple[NDArray[np.float64], str]]:
         """Columns of the names, which are per file, for each frame; duplicates have their own."""
         by_number = dict(zip(names.numbers, range(len(names.numbers)), strict=True))
-        base = min(names.numbers)
+        each, base, start = self._per_file, self._base, self._start
         rows = [
-            by_number[
-                record.index if self._per_file == 1 else base + record.index // self._per_file
-            ]
+            by_number[record.index if each == 1 else base + (record.index - start) // each]
             for record in self.records
         ]
         return {key: (values[rows], units) for key, (values, units) in names.columns.items()}
@@ -405,6 +409,8 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
     from fabio.openimage import openimage
 
     check_whole(file)
+    if file.suffix.lower() == ".npy":
+        return _of_numpy(file, place)
     try:
         opened: Any = openimage(str(file))
         frames = frames_stated(opened)
@@ -425,6 +431,8 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
         # fabio gives no pixels for a TIFF it cannot read, and pads an EDF.
         raise FrameError(FrameStatus.CORRUPT, f"{file} is truncated or damaged: pixels are missing")
     image = np.asarray(data)
+    if image.dtype.kind == "b":  # a TIFF of one bit per pixel: a mask
+        image = image.astype(np.uint8)
     if image.ndim != 2 or image.dtype.kind not in "uif":
         raise FrameError(
             FrameStatus.WRONG_SHAPE,
@@ -435,3 +443,13 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
         image = image.astype(np.int32)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     return _Decoded(file, Frame(image, header), frames, _FORMATS.get(kind, kind))
+
+
+def _of_numpy(file: Path, place: int) -> _Decoded:
+    try:
+        stack = numpy_frames(file)
+        image = np.array(stack[place])
+    except (ValueError, IndexError, EOFError) as error:
+        raise FrameError(FrameStatus.CORRUPT, f"{file} cannot be decoded ({error})") from error
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    return _Decoded(file, Frame(image), len(stack), "NumPy")

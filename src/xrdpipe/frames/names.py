@@ -52,6 +52,12 @@ _POSITION = re.compile(
 
 _UNITS = re.compile(r"(mm|um|µm|nm|deg)(?![A-Za-z])")
 
+_OTHER_UNITS = re.compile(r"(?!(?:mm|um|µm|nm)(?![A-Za-z]))([A-Za-zµ%]+)(?![A-Za-z\d=])")
+"""Letters behind a number that are no length, nor the label of the next number: 300K, 2GPa."""
+
+_SERIES = frozenset({"scan", "sample", "run", "series", "set", "exp", "temp", "temperature"})
+"""Words before a number that counts measurements, or states a condition."""
+
 
 @dataclass(frozen=True)
 class Names:
@@ -132,13 +138,41 @@ def pattern(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Column:
-    """One number of the names that differs between files."""
+    """One number of the names that differs between files.
+
+    Parameters
+    ----------
+    label
+        The word before it.
+    values
+        Shape (files,).
+    decimal
+        True if it is a measure rather than a count.
+    units
+        Of a length or angle, behind it.
+    place
+        Which of the numbers of a name it is.
+    attached
+        True if nothing parts it from the word.
+    condition
+        The number of the first file with letters behind it that are no length: ``300K``.
+    width
+        Digits of a number padded with zeros, else 0.
+    """
 
     label: str
     values: NDArray[np.float64]
     decimal: bool
     units: str
     place: int
+    attached: bool = False
+    condition: str = ""
+    width: int = 0
+
+    @property
+    def known(self) -> bool:
+        """True if the word before the number says along which axis it is a place."""
+        return _side(self.label) != UNKNOWN
 
     @property
     def distinct(self) -> bool:
@@ -233,8 +267,10 @@ def _varying(names: list[str]) -> list[_Column] | None:
         signs = {text[0] in "+-" for text in texts}
         if not decimal and signs == {True}:
             texts = tuple(text[1:] for text in texts)  # a hyphen between words
-        label = re.search(r"([A-Za-z]+)[_=]?$", names[0][:start])
+        label = re.search(r"([A-Za-z]+)([_=]?)$", names[0][:start])
         units = _UNITS.match(names[0][end:])
+        condition = _OTHER_UNITS.match(names[0][end:])
+        padded = len({len(text) for text in texts}) == 1 and any(t[0] == "0" for t in texts)
         columns.append(
             _Column(
                 label.group(1) if label else "",
@@ -242,6 +278,9 @@ def _varying(names: list[str]) -> list[_Column] | None:
                 decimal or signs == {True, False},
                 units.group(1) if units else "",
                 place,
+                label is not None and label.group(2) != "_",
+                names[0][start:end] + condition.group(1) if condition else "",
+                len(texts[0]) if padded else 0,
             )
         )
     return columns
@@ -264,6 +303,13 @@ def _places(files: Sequence[Path], columns: list[_Column], shown: str) -> Names 
         return _counted_lines(columns, shown)
     y, x = _down_and_right(*pair)
     counters = [c for c in columns if c is not x and c is not y and c.counts]
+    unlabelled = not (x.known or y.known)
+    if unlabelled and counters:
+        order = np.argsort(counters[0].values, kind="stable")
+        moves = [np.count_nonzero(np.diff(column.values[order])) for column in (y, x)]
+        if moves[0] > moves[1]:
+            y, x = x, y
+    at_most, doubt = _doubt(y, x)
     shape, places = _grid(y.values, x.values)
     if counters:
         order = np.argsort(counters[0].values, kind="stable")
@@ -280,22 +326,52 @@ def _places(files: Sequence[Path], columns: list[_Column], shown: str) -> Names 
     elif len({file.parent for file in files}) > 1 and x.place != y.place:
         fast = "x" if x.place > y.place else "y"
     # A word before a number names it only if it is a known one: map_003_012 has no 'map'.
-    name_y = f"name:{y.label if _side(y.label) != UNKNOWN else 'y'}"
-    name_x = f"name:{x.label if _side(x.label) != UNKNOWN else 'x'}"
+    name_y = f"name:{y.label if y.known else 'y'}"
+    name_x = f"name:{x.label if x.known else 'x'}"
+    if at_most == "guess":
+        name_y, name_x = (
+            f"name:{c.label if c.known or c.attached else c.place + 1}" for c in (y, x)
+        )
     if name_y == name_x:
         name_y, name_x = "name:y", "name:x"
     names = {name_y: (y.values[order], y.units), name_x: (x.values[order], x.units)}
     ways = "numbers" if not (x.decimal or y.decimal) else "positions"
     grid = f"a grid of {shape[0]}x{shape[1]}" if shape else "no grid"
-    text = f"{ways} {name_y} and {name_x} of {shown} form {grid}"
+    text = f"{ways} {name_y} and {name_x} of {shown} form {grid}{doubt}"
     return Names(
         order.tolist(),
         numbers.tolist(),
         bool(counters) or places is not None,
         names,
-        ScanHint(name_x, name_y, shape, fast, snake, "filename", text),
+        ScanHint(name_x, name_y, shape, fast, snake, "filename", text, at_most),
         (text,),
     )
+
+
+def _doubt(y: _Column, x: _Column) -> tuple[str, str]:
+    """Confidence that two numbers are row and column can have at most (empty: any), and why.
+
+    Scans, samples and temperatures fill a grid with their frame numbers as well as rows do with
+    columns. A word for rows tells them apart; without one, rows and columns begin equally and
+    are written alike.
+    """
+    odd = next((column for column in (y, x) if column.condition), None)
+    if odd is None and y.known:
+        return "", ""
+    words = (y,) if x.known else (y, x)
+    other = next((c.label for c in words if c.attached or c.label.lower() in _SERIES), None)
+    begins = y.values.min() == x.values.min() and (y.width == x.width or y.values.min() == 0)
+    why = ""
+    if odd is not None:
+        why = f"{odd.condition} is no place"
+    elif other is not None:
+        why = f"'{other}' is not known for a row or column"
+    elif not x.known and not begins:
+        why = "nothing says that they are row and column"
+    if why:
+        return "guess", f", but {why}: these may be several scans"
+    which = "first" if y.place < x.place else "second"
+    return "likely", f", the {which} number taken as row, the other as column"
 
 
 def _best_pair(columns: list[_Column]) -> tuple[_Column, _Column] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob as globbing
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
-from xrdpipe.frames.source import natural_sort
+from xrdpipe.frames.source import matching, natural_sort
 from xrdpipe.schema import FrameStatus
 
 PATTERN_SUFFIXES = (".xy", ".xye", ".chi", ".dat", ".xrdml", ".fxye")
@@ -53,11 +52,14 @@ _FIT2D_HEADER = 4
 
 _COMMENTS = "#!;'\"/%"
 
+JUMP = 5
+"""A first point this many steps before the second is no point but numbers of a header."""
+
 _FLOAT = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _NUMBER = re.compile(rf"(?:{_FLOAT}|[-+]?nan|[-+]?inf)", re.I)
 _WAVELENGTH = re.compile(
     rf"(?:wave_?length|lambda)\b[\"']?\s*(?:[(\[]\s*(?P<before>[^)\]]+)[)\]])?(?:\s*\d+(?=\s*[:=]))?[\s:=,]*"
-    rf"(?P<value>{_FLOAT})\s*(?P<after>angstroms?|nm|Å|A\b|m\b)?",
+    rf"(?P<value>\d+,\d+(?![\d.])|{_FLOAT})\s*(?P<after>angstroms?|nm|Å|A\b|m\b)?",
     re.I,
 )
 _POLARIZATION = re.compile(rf"polari[sz]ation factor\s*[:=]\s*(none|{_FLOAT})", re.I)
@@ -73,6 +75,7 @@ _UNITS = (
     ("a radius", r"\br_m?m\b|radial distance"),
     ("an azimuth", r"chi_(?:deg|rad)|azimuth"),
     ("q squared", r"d\*2"),
+    ("theta", r"^\W*(?:theta|θ)\b[^:=]*$"),
     ("q without a unit", r"\bq\b"),
     ("a time of flight", r"\btof\b|time.of.flight"),
 )
@@ -132,6 +135,7 @@ class _Table:
     anode: str = ""
     counting_time: float | None = None
     remarks: tuple[str, ...] = ()
+    label: str = ""
 
 
 # --- which files -----------------------------------------------------------------------------
@@ -161,8 +165,7 @@ def find_powder_files(names: Sequence[str]) -> tuple[list[Path], dict[str, int]]
         elif path.exists() or path.is_symlink():
             found = [path]
         elif any(sign in name for sign in "*?["):
-            matches = map(Path, globbing.glob(name))  # noqa: PTH207 - absolute patterns
-            found = [file for file in matches if not file.is_dir() and file.name[0] != "."]
+            found = [file for file in matching(name) if not file.is_dir() and file.name[0] != "."]
             if not found:
                 raise InputMissingError(f"no file matches {name}.")
         else:
@@ -214,8 +217,8 @@ def read_powder_file(
     Parameters
     ----------
     unit
-        Of the first column: ``2theta``, ``q``, ``q-nm`` or ``d``; ``auto`` from the header, else
-        2theta. Formats that define their axis (.xrdml, .fxye) are read as defined.
+        Of the first column: ``2theta``, ``2theta-rad``, ``q``, ``q-nm`` or ``d``; ``auto`` from
+        the header, else 2theta. Formats that define their axis (.xrdml, .fxye) are read as defined.
     columns
         Roles ``axis``, ``I``, ``sigma``, ``skip`` of the columns of a text file.
 
@@ -281,6 +284,12 @@ def _finished(path: Path, table: _Table, asked: str) -> PowderFile:
                 f"{path} was written by pyFAI, and its header does not say whether the axis is "
                 "2theta or q; give --unit",
             )
+        if not stated and table.label:
+            raise FrameError(
+                FrameStatus.UNREADABLE,
+                f"{path}: its axis is labelled '{table.label}', which is neither 2theta, q nor d; "
+                "give --unit",
+            )
         if not stated:
             remarks.append("no unit in the header: the axis is taken as 2theta in degrees")
     else:
@@ -295,6 +304,7 @@ def _finished(path: Path, table: _Table, asked: str) -> PowderFile:
             intensity = np.where((intensity == 0) & (sigma == 0), np.nan, intensity)
         sigma = np.where(np.isfinite(intensity) & (sigma > 0), sigma, np.nan)
     axis = _converted(path, table.axis, unit)
+    _check_first_point(path, table.axis, axis)
     order = _ascending(path, axis, remarks)
     axis, intensity = axis[order], intensity[order]
     _check_values(path, axis, intensity, unit)
@@ -336,6 +346,18 @@ def _converted(path: Path, axis: NDArray[np.float64], unit: str) -> NDArray[np.f
     if unit == "q-nm":
         return axis / 10
     return np.asarray(2 * np.pi / axis if unit == "d" else axis, np.float64)
+
+
+def _check_first_point(path: Path, stored: NDArray[np.float64], axis: NDArray[np.float64]) -> None:
+    """Two numbers of a header, without a comment sign, would be a point far from the others."""
+    steps = np.abs(np.diff(axis[:5]))
+    if steps.size > 1 and steps[0] > JUMP * steps[1:].max():
+        raise FrameError(
+            FrameStatus.CORRUPT,
+            f"{path}: the first point, at {stored[0]:g}, lies far from the next, at "
+            f"{stored[1]:g}, for steps like those that follow; if it is no point but a header, "
+            "begin that line with #",
+        )
 
 
 def _ascending(path: Path, axis: NDArray[np.float64], remarks: list[str]) -> NDArray[np.intp]:
@@ -394,7 +416,7 @@ def _stated_unit(header: str) -> str:
 def _stated_wavelength(header: str) -> float | None:
     """In Å; numbers that can be no X-ray wavelength are passed over."""
     for match in _WAVELENGTH.finditer(header):
-        value = float(match.group("value"))
+        value = float(match.group("value").replace(",", "."))
         unit = (match.group("after") or match.group("before") or "").strip().lower()
         if unit in ("m", "meter", "metre") or value < 1e-6:
             value *= 1e10
@@ -425,12 +447,14 @@ def _read_columns(path: Path, content: str, columns: tuple[str, ...] | None) -> 
         if table is not None:
             return table
     values = _numeric(path, rows, lines, first)
+    label = ""
     if is_fit2d:
         _check_fit2d(path, lines[:first], len(values))
+        label = lines[1].strip()
     roles, remarks = _roles(path, columns, values.shape[1], header)
     sigma = values[:, roles["sigma"]] if "sigma" in roles else None
     axis, intensity = values[:, roles["axis"]], values[:, roles["I"]]
-    return _Table(axis, intensity, sigma, header, remarks=remarks)
+    return _Table(axis, intensity, sigma, header, remarks=remarks, label=label)
 
 
 def _is_data(line: str) -> bool:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xrdpipe.errors import InputError, InputMissingError
-from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
+from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, is_hdf5, open_hdf5, open_hdf5_files
+from xrdpipe.frames.headers import is_image
 from xrdpipe.frames.images import ImageSeries
 from xrdpipe.frames.names import image_suffix, original_name, pattern
 from xrdpipe.types import FrameSource
@@ -28,6 +29,9 @@ NOT_FRAMES = frozenset(
     }
 )  # fmt: skip
 """Suffixes that lie beside frames in a folder and are never frames themselves."""
+
+PERHAPS_FRAMES = frozenset({".npy", ".dat"})
+"""Of these, suffixes of files that may be frames where a folder holds no others."""
 
 _NOT_OF_THE_SCAN = re.compile(
     r"(?<![a-z])(dark|flat|flood|bkg|background|empty|blank|mask|calib\w*|standard|ceo2|lab6|agbeh)"
@@ -59,7 +63,7 @@ def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
     if len(names) == 1:
         file, _, dataset = names[0].partition("::")
         path = Path(file)
-        if dataset or (path.is_file() and path.suffix.lower() in HDF5_SUFFIXES):
+        if dataset or (path.is_file() and is_hdf5(path)):
             return open_hdf5(path, dataset or None)
     found: Found = {}
     notes: list[str] = []
@@ -67,9 +71,9 @@ def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
         files, note = _expand(name)
         found |= files  # overlapping globs name a frame once
         notes += note
-    stacks = [file for file in found if file.suffix.lower() in HDF5_SUFFIXES]
+    stacks = _hdf5_of(natural_sort(list(found)))
     if stacks and len(stacks) == len(found):
-        return open_hdf5(_one_stack(stacks, ", ".join(names)), None)
+        return _open_stacks(stacks, ", ".join(names))
     if stacks:
         raise InputError(
             f"{', '.join(names)} mixes image files and HDF5 files ({stacks[0].name}); "
@@ -78,7 +82,7 @@ def open_frames(paths: Sequence[str | Path] | str | Path) -> FrameSource:
     if not found:
         raise InputMissingError(
             f"no frames found in {', '.join(names)}; expected detector images "
-            f"(TIFF, CBF, EDF, …) or an HDF5 file.{_in_subfolders(names)}"
+            f"(TIFF, CBF, EDF, …) or an HDF5 file.{_in_subfolders(names)}{_as_a_pattern(names)}"
         )
     ordered = natural_sort(list(found))
     patterns = _patterns(ordered)
@@ -95,10 +99,38 @@ def _expand(name: str) -> tuple[Found, list[str]]:
     if os.path.lexists(path):
         return {path: _stat(path)}, []
     if any(sign in name for sign in "*?["):
-        matches = map(Path, globbing.glob(name))  # noqa: PTH207 - absolute patterns
-        found = {file: _stat(file) for file in matches if not file.name.startswith(".")}
+        found = {file: _stat(file) for file in matching(name) if not file.name.startswith(".")}
         return {file: s for file, s in found.items() if s is None or stat.S_ISREG(s.st_mode)}, []
     raise InputMissingError(f"{name} does not exist; expected a folder, a glob or a file.")
+
+
+def matching(name: str) -> list[Path]:
+    """Files that a pattern means; a folder that exists under its name as written is no pattern."""
+    folder, rest = _folder_and_pattern(name)
+    found = globbing.glob(f"{globbing.escape(str(folder))}{os.sep}{rest}")  # noqa: PTH207 - absolute
+    return [Path(file) for file in found]
+
+
+def _folder_and_pattern(name: str) -> tuple[Path, str]:
+    folder = next(folder for folder in Path(name).parents if folder.is_dir())
+    return folder, str(Path(name).relative_to(folder))
+
+
+def _as_a_pattern(names: list[str]) -> str:
+    """A sentence on brackets, if they may have been meant as they are written."""
+    patterns = [_folder_and_pattern(name)[1] for name in names if not Path(name).is_dir()]
+    match = re.search(r"\[.+?\]", " ".join(patterns))
+    if match is None:
+        return ""
+    return f" {match[0]} was read as a pattern for one character; write [[] for a bracket."
+
+
+def _hdf5_of(files: list[Path]) -> list[Path]:
+    """The HDF5 files among others: by their names, or by their content if the first is one."""
+    named = [file for file in files if file.suffix.lower() in HDF5_SUFFIXES]
+    if named or not files or not is_hdf5(files[0]):
+        return named
+    return [file for file in files if is_hdf5(file)]
 
 
 def _stat(path: Path | os.DirEntry[str]) -> os.stat_result | None:
@@ -119,6 +151,7 @@ def _folder(folder: Path) -> tuple[Found, list[str]]:
     """
     found: Found = {}
     aside: dict[str, int] = {}
+    perhaps: Found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -129,8 +162,14 @@ def _folder(folder: Path) -> tuple[Found, list[str]]:
             suffix = image_suffix(entry.name)
             if suffix in NOT_FRAMES:
                 aside[suffix] = aside.get(suffix, 0) + 1
+                if suffix in PERHAPS_FRAMES and not _NOT_OF_THE_SCAN.search(entry.name):
+                    perhaps[folder / entry.name] = result
             else:
                 found[folder / entry.name] = result
+    if not found and perhaps and is_image(min(perhaps)):
+        found = perhaps
+        for file in found:
+            aside.pop(image_suffix(file.name), None)
     kinds: dict[str, list[Path]] = {}
     for file in found:
         suffix = image_suffix(file.name)
@@ -204,8 +243,8 @@ def _glob(files: list[Path]) -> str:
     return f"{start}[0-9]*{files[0].suffix}"
 
 
-def _one_stack(files: list[Path], name: str) -> Path:
-    """The HDF5 file that stands for a folder: its only one, its only master, or its scan file.
+def _open_stacks(files: list[Path], name: str) -> FrameSource:
+    """A folder of HDF5 files: its only one, its only master, its scan file, or a run of data files.
 
     A scan file names those of its detectors: ``scan-1737.h5`` beside ``scan-1737_pilatus.h5``.
     """
@@ -215,11 +254,17 @@ def _one_stack(files: list[Path], name: str) -> Path:
         if all(other == file or other.stem.startswith(f"{file.stem}_") for other in files)
     ]
     if len(files) == 1 or len(masters) == 1:
-        return (masters or files)[0]
+        return open_hdf5((masters or files)[0], None)
+    why = ""
+    if not masters:
+        try:
+            return open_hdf5_files(files, name)
+        except InputError as error:
+            why = f" that are not one series: {str(error).rstrip('.')}"
     shown = sorted(file.name for file in masters or files)
     listing = ", ".join(shown[:6]) + (", …" if len(shown) > 6 else "")
     raise InputError(
-        f"{name} holds {len(shown)} HDF5 {'masters' if masters else 'files'} ({listing}); "
+        f"{name} holds {len(shown)} HDF5 {'masters' if masters else 'files'} ({listing}){why}; "
         "name one of them, or file.h5::/dataset."
     )
 

@@ -6,6 +6,7 @@ import csv
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -78,6 +79,12 @@ def read_column(path: Path, column: str, what: str) -> NDArray[np.float64]:
     if file.suffix.lower() in HDF5_SUFFIXES:
         return _read_dataset(file, f"{inside}/{column}" if inside else column, what)
     table = _read_text(file, inside, what)
+    if table.names.count(column) > 1:
+        places = [str(place) for place, name in enumerate(table.names) if name == column]
+        raise InputError(
+            f"{what}: {path} has {len(places)} columns '{column}'; name one by its place: "
+            f"{' or '.join(places)}."
+        )
     if column in table.names:
         place = table.names.index(column)
     elif column.isdigit() and int(column) < len(table.names):
@@ -99,6 +106,63 @@ def number_column(columns: dict[str, NDArray[np.float64]]) -> str | None:
     return None
 
 
+def read_texts(path: Path, what: str) -> dict[str, list[str]]:
+    """Every column of a table of text that is not numeric: name → cells, without folders.
+
+    Parameters
+    ----------
+    path, what
+        As in :func:`read_table`; an HDF5 file has none.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        As in :func:`read_table`.
+    """
+    file, inside = _existing(path, what)
+    if file.suffix.lower() in HDF5_SUFFIXES:
+        return {}
+    table = _read_text(file, inside, what)
+    columns = {}
+    for place, name in enumerate(table.names):
+        cells = [re.split(r"[\\/]", cells[place].strip())[-1] for _, cells in table.rows]
+        if not all(_is_number(cell) for cell in cells if cell.lower() not in NO_VALUE):
+            columns[name] = cells
+    return columns
+
+
+def rows_by_number(
+    numbers: NDArray[np.float64], wanted: NDArray[np.floating[Any] | np.integer[Any]]
+) -> NDArray[np.intp] | None:
+    """Row of each frame in a table that numbers its rows.
+
+    Parameters
+    ----------
+    numbers
+        Shape (rows,), each once.
+    wanted
+        Number of each frame, shape (frames,).
+
+    Returns
+    -------
+    array of shape (frames,), −1 for a frame without a row; or None if the table counts from another
+    start: no frame has a row, or some have none and all would, were their numbers moved by one or
+    by as much as the ends of the two differ.
+    """
+    order = np.argsort(numbers)
+
+    def rows(of: NDArray[Any]) -> NDArray[np.intp]:
+        place = order[np.minimum(np.searchsorted(numbers[order], of), numbers.size - 1)]
+        return np.where(numbers[place] == of, place, -1)
+
+    found = rows(wanted)
+    if (found >= 0).all():
+        return found
+    ends = (numbers.min() - wanted.min(), numbers.max() - wanted.max())
+    moved = any((rows(wanted + shift) >= 0).all() for shift in (1, -1, *ends))
+    return None if moved or (found < 0).all() else found
+
+
 @dataclass(frozen=True)
 class _TextTable:
     """Names of the columns, and per row its line number in the file and its cells."""
@@ -114,7 +178,8 @@ class _TextTable:
             try:
                 values[row] = np.nan if cell.lower() in NO_VALUE else float(cell)
             except ValueError as error:
-                raise ValueError(f"line {line} has '{cell}'") from error
+                hint = " (a decimal comma? write a point)" if "," in cell else ""
+                raise ValueError(f"line {line} has '{cell}'{hint}") from error
         return values
 
 
@@ -200,7 +265,8 @@ def _checked(
         if len(cells) != len(names):
             raise InputError(
                 f"{what}: line {number} of {file} has {len(cells)} columns, the header names "
-                f"{len(names)} ({', '.join(names)}); a name must not hold the separator."
+                f"{len(names)} ({', '.join(names)}); a name must not hold the separator, "
+                "nor a number a decimal comma."
             )
     if not rows:
         raise InputError(f"{what}: {file} holds a header but no rows.")

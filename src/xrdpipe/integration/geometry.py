@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.errors import InputError, InputMissingError, did_you_mean
+from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.integration.imctrl import bend, flat_geometry, parse_imctrl
 from xrdpipe.quiet import quiet
 from xrdpipe.types import BoolArray
@@ -21,6 +21,12 @@ BIN_STEP = 0.01
 
 WAVELENGTHS = (0.01, 10.0)
 """Å; beyond, a number was given in another unit."""
+
+KEV_ANGSTROM = 12.39842
+"""Photon energy times wavelength."""
+
+_SIX_NUMBERS = ("Distance", "Poni1", "Poni2", "Rot1", "Rot2", "Rot3")
+"""Without one of these pyFAI takes zero, or fails."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Geometry:
     shape
         Rows and columns of an oriented frame.
     wavelength
-        In Å.
+        In Å; NaN if neither file nor option gives one, where none is needed.
     wavelength_in_file
         What the file says, Å; None where it is silent.
     distance
@@ -99,6 +105,7 @@ def load_geometry(
     shape: tuple[int, int] | None = None,
     wavelength: float | None = None,
     stated: float | None = None,
+    needs_wavelength: bool = True,
 ) -> Geometry:
     """Read a geometry file and compute its arrays.
 
@@ -112,6 +119,8 @@ def load_geometry(
         In Å; replaces the one in the file.
     stated
         What the frames say, Å: quoted where nothing else is given, never used.
+    needs_wavelength
+        False where only angles are asked for.
 
     Raises
     ------
@@ -119,7 +128,11 @@ def load_geometry(
         If the file does not exist.
     InputError
         If it is no geometry, has no wavelength, or describes a detector of another shape.
+    OptionError
+        If ``wavelength`` is none of X-rays.
     """
+    if wavelength is not None:
+        check_wavelength(wavelength)
     path = Path(path)
     text = _text(path)
     read = _read_imctrl if path.suffix.lower() == ".imctrl" else _read_poni
@@ -128,7 +141,7 @@ def load_geometry(
     in_file = _plausible_wavelength(path, integrator.wavelength)
     if wavelength is not None:
         integrator.wavelength = wavelength * 1e-10
-    elif in_file is None:
+    elif in_file is None and needs_wavelength:
         accept = "" if stated is None else f" (the frames state {stated:.6g} Å, if that is right)"
         raise InputError(
             f"{path} has no wavelength; add a line 'Wavelength: <metres>' to it, or give "
@@ -147,7 +160,7 @@ def load_geometry(
         solid_angle = integrator.solidAngleArray(shape)
     return Geometry(
         shape=shape,
-        wavelength=float(integrator.wavelength) * 1e10,
+        wavelength=float(integrator.wavelength or np.nan) * 1e10,
         wavelength_in_file=in_file,
         distance=float(integrator.dist),
         pixel_size=(float(detector.pixel1), float(detector.pixel2)),
@@ -189,12 +202,15 @@ def _text(path: Path) -> str:
 def _read_poni(path: Path, text: str, _shape: tuple[int, int] | None) -> _Calibration:
     lines = [line.split(":", 1) for line in text.splitlines() if ":" in line]
     given = {key.strip().lower(): value.strip() for key, value in lines}
-    absent = [key for key in ("distance", "poni1", "poni2") if key not in given]
+    absent = [key for key in _SIX_NUMBERS if key.lower() not in given]
     if absent:
+        what = "is not a PONI file" if len(absent) > 3 else "is a damaged PONI file"
         raise InputError(
-            f"{path} is not a PONI file: it has no line for {', '.join(absent)}; expected a "
+            f"{path} {what}: it has no line for {', '.join(absent)}; expected a "
             "calibration saved by pyFAI or Dioptas, or a GSAS-II .imctrl file."
         )
+    for key in _SIX_NUMBERS:
+        _check_number(path, key, given[key.lower()])
     with quiet():
         import pyFAI
         from pyFAI.io.ponifile import PoniFile
@@ -214,6 +230,17 @@ def _read_poni(path: Path, text: str, _shape: tuple[int, int] | None) -> _Calibr
         except Exception as error:
             raise InputError(f"{path} cannot be read as a PONI file: {error}") from error
     return _Calibration(integrator, f"PONI {version:g}", text)
+
+
+def _check_number(path: Path, key: str, text: str) -> None:
+    """One of the six numbers: finite, and a distance above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value) or (key == "Distance" and value <= 0):
+        expected = "a distance in metres above 0" if key == "Distance" else "a number"
+        raise InputError(f"{path}: its line '{key}: {text}' is damaged; expected {expected}.")
 
 
 def _read_imctrl(path: Path, text: str, shape: tuple[int, int] | None) -> _Calibration:
@@ -302,6 +329,25 @@ def _pixel_size_by_shape(path: Path, shape: tuple[int, int]) -> tuple[tuple[floa
     size = sizes.pop()
     names = " and ".join(sorted(known))
     return size, f"{size[0]:g} x {size[1]:g} µm, as {shape[0]} x {shape[1]} pixels are {names}"
+
+
+def check_wavelength(wavelength: float) -> None:
+    """Refuse an option in another unit than Å, with the unit that it may be in.
+
+    Raises
+    ------
+    OptionError
+        If it is no wavelength of X-rays.
+    """
+    low, high = WAVELENGTHS
+    if low <= wavelength <= high:
+        return
+    hint = ""
+    if low <= wavelength * 1e10 <= high:
+        hint = f"; is it in metres? Then give {wavelength * 1e10:.6g}"
+    elif low <= KEV_ANGSTROM / wavelength <= high:
+        hint = f"; is it an energy in keV? Then give {KEV_ANGSTROM / wavelength:.6g}"
+    raise OptionError(f"--wavelength {wavelength:g} is not within {low:g}-{high:g} Å{hint}.")
 
 
 def _plausible_wavelength(path: Path, metres: float | None) -> float | None:

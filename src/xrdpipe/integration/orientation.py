@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from xrdpipe.integration.geometry import Geometry
 
 N_BINS = 1500
-"""Fine enough to resolve rings, coarse enough that each bin averages many pixels."""
+"""Fine enough to resolve rings, coarse enough that a bin holds several pixels."""
 
 CLIP_QUANTILE = 0.995
 """Brighter pixels (hot pixels, single-crystal spots) say nothing about rings."""
+
+SHARPEST = 1e-6
+"""Part of the variance that stays within the rings of a frame without noise."""
 
 
 def best_orientation(
@@ -22,8 +25,9 @@ def best_orientation(
 ) -> tuple[dict[str, float], str]:
     """Ring sharpness of each oriented image, and the name of the sharpest.
 
-    Sharpness is the mean squared step between neighbouring bins of the azimuthal mean, after the
-    smooth part (21 bins) is removed: misplaced rings smear over many bins.
+    Sharpness is the variance of all pixels over the variance within rings: 1 where pixels of one
+    2theta have no more in common than any others. How steep the profile is does not tell: a flip
+    about a point beside the beam gives steep profiles too, where bins hold few pixels.
 
     Parameters
     ----------
@@ -36,11 +40,15 @@ def best_orientation(
     for name, image in images.items():
         flat = image.ravel().astype(np.float64)
         good = np.isfinite(flat) & ~geometry.gap_mask.ravel()
-        flat = np.minimum(flat, np.quantile(flat[good], CLIP_QUANTILE))
-        pixels = np.bincount(where[good], minlength=N_BINS)
-        total = np.bincount(where[good], flat[good], minlength=N_BINS)
-        mean = np.divide(total, pixels, out=np.zeros(N_BINS), where=pixels > 0)
-        detail = (mean - np.convolve(mean, np.full(21, 1 / 21), "same"))[30:-30]
-        weight = pixels[30:-30] > np.median(pixels[pixels > 0]) / 4
-        sharpness[name] = float(np.mean(detail[weight] ** 2)) if weight.any() else 0.0
+        value, ring = flat[good], where[good]
+        if not value.size:
+            sharpness[name] = 1.0
+            continue
+        value = np.minimum(value, np.quantile(value, CLIP_QUANTILE))
+        pixels = np.bincount(ring, minlength=N_BINS)
+        mean = np.bincount(ring, value, N_BINS) / np.maximum(pixels, 1)
+        freedom = max(value.size - int(np.count_nonzero(pixels)), 1)
+        within = float(np.sum((value - mean[ring]) ** 2)) / freedom
+        total = float(value.var())
+        sharpness[name] = total / max(within, SHARPEST * total) if total else 1.0
     return sharpness, max(sharpness, key=lambda name: sharpness[name])

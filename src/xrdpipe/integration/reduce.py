@@ -172,7 +172,9 @@ class FrameReducer:
             self._matrix @ self.static_valid[variant].ravel().astype(np.float64), np.float32
         )
 
-    def reduce(self, image: NDArray[Any], scale: float = 1.0) -> ReducedFrame:
+    def reduce(
+        self, image: NDArray[Any], scale: float = 1.0, sentinels: tuple[float, ...] = ()
+    ) -> ReducedFrame:
         """Integrate one oriented frame.
 
         Parameters
@@ -181,6 +183,8 @@ class FrameReducer:
             Shape (rows, columns), native dtype.
         scale
             Normalisation factor of the frame: monitor / reference.
+        sentinels
+            Raw values without measurement in this frame besides those of the settings.
 
         Raises
         ------
@@ -188,7 +192,7 @@ class FrameReducer:
             With status EMPTY if no valid pixel holds anything but zero.
         """
         settings = self.settings
-        frame = self._prepare(image, scale)
+        frame = self._prepare(image, scale, sentinels)
         valid, saturated = frame.valid, frame.saturated
         if not frame.raw.any():
             raise FrameError(FrameStatus.EMPTY, "every valid pixel is zero")
@@ -223,9 +227,11 @@ class FrameReducer:
         frame = self._prepare(image, scale)
         return ~frame.valid["masked"] | frame.saturated | self._rejected(frame)
 
-    def _prepare(self, image: NDArray[Any], scale: float) -> _Frame:
+    def _prepare(
+        self, image: NDArray[Any], scale: float, sentinels: tuple[float, ...] = ()
+    ) -> _Frame:
         """What every later step needs of a frame."""
-        invalid = self.sentinel_pixels(image)
+        invalid = without_measurement(image, (*self.settings.sentinels, *sentinels))
         valid = {name: good & ~invalid for name, good in self.static_valid.items()}
         limit = self.settings.saturation
         saturated = np.zeros(image.shape, bool) if limit is None else image >= limit

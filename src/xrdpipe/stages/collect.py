@@ -15,6 +15,7 @@ from xrdpipe.config import CollectConfig
 from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames.names import Names, read_names
 from xrdpipe.frames.powder_files import PowderFile, find_powder_files, read_powder_file
+from xrdpipe.integration.geometry import check_wavelength
 from xrdpipe.resampling import Resampling, plan_resampling, resample
 from xrdpipe.schema import LOST, UNITS, FrameStatus
 from xrdpipe.stages.versions import software_versions
@@ -97,6 +98,8 @@ def run(config: CollectConfig, progress: Progress | None = None) -> Outcome:
     """
     progress = progress or Progress()
     output = config.output or Path("patterns.h5")
+    if config.wavelength is not None:
+        check_wavelength(config.wavelength)
     found, ignored = find_powder_files(config.patterns)
     names = read_names(found)
     files = [found[place] for place in names.order]

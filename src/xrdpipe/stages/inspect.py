@@ -17,7 +17,8 @@ from xrdpipe.errors import FrameError, InputError, XrdpipeError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import load_masks
 from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
-from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
+from xrdpipe.frames.hdf5 import is_hdf5
+from xrdpipe.frames.headers import is_image
 from xrdpipe.frames.names import frame_numbers
 from xrdpipe.frames.powder_files import PATTERN_SUFFIXES, find_powder_files, read_powder_file
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
@@ -59,7 +60,7 @@ def run(config: InspectConfig, progress: Progress | None = None) -> Outcome:
     progress = progress or Progress()
     path = Path(config.path[0])
     findings = None
-    if len(config.path) == 1 and path.suffix.lower() in HDF5_SUFFIXES and path.is_file():
+    if len(config.path) == 1 and path.is_file() and is_hdf5(path):
         findings = _processed(path)
     if findings is None:
         findings = _powder(config, progress) or _frames(config, progress)
@@ -82,9 +83,13 @@ def _plain(value: Any) -> Any:
 
 
 def _processed(path: Path) -> list[Finding] | None:
-    """Description of one of our own files, or None if it is something else."""
+    """Description of one of our own files; None if it is something else or cannot be opened."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        opened = h5py.File(path, "r", locking=False)
+    except OSError:
+        return None
+    try:
+        with opened as file:
             if file.attrs.get("creator") not in ("xrdpipe", b"xrdpipe"):
                 return None
             kind, problems = describe(file)
@@ -136,7 +141,7 @@ def _powder(config: InspectConfig, progress: Progress) -> list[Finding] | None:
         files, _ = find_powder_files(config.path)
     except XrdpipeError:
         return None
-    if not all(file.suffix.lower() in PATTERN_SUFFIXES for file in files):
+    if is_image(files[0]) or any(file.suffix.lower() not in PATTERN_SUFFIXES for file in files):
         return None
     numbers, numbered = frame_numbers(files)
     values = {"files": len(files), "numbered": numbered}
@@ -195,6 +200,7 @@ def _frames(config: InspectConfig, progress: Progress) -> list[Finding]:
         *_pixels(first, kind, source),
         *_metadata(source),
         *_scan(source),
+        *(Finding("warning", text) for text in source.warnings),
     ]
     if geometry is not None:
         findings += _geometry(config, source, geometry)
@@ -249,9 +255,12 @@ def _status(source: FrameSource, sample: int, progress: Progress) -> list[Findin
     if rows.size < readable.size:
         text += f" of {rows.size} frames read ({readable.size} there; --sample 0 reads all)"
     findings.append(Finding("read", text, {"frames": rows.size, **counts}))
-    findings += [Finding("warning", reason) for reason in reasons[:LISTED]]
-    if len(reasons) > LISTED:
-        findings.append(Finding("warning", f"… and {len(reasons) - LISTED} frames more"))
+    said = Counter(reasons).most_common()
+    for reason, n in said[:LISTED]:
+        findings.append(Finding("warning", reason if n == 1 else f"{n} frames: {reason}"))
+    if len(said) > LISTED:
+        more = sum(n for _, n in said[LISTED:])
+        findings.append(Finding("warning", f"… and {more} frames more"))
     return findings
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,17 @@ from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import Correction, load_correction, load_masks
-from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
+from xrdpipe.frames.dead import (
+    PixelKind,
+    oriented,
+    pixel_kind,
+    pixel_mask_reasons,
+    sentinels_of,
+)
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReducedFrame, ReductionSettings
 from xrdpipe.integration.rejection import POISSON, PixelNoise
+from xrdpipe.masks import describe_masks, without_measurement
 from xrdpipe.scan import one_per_frame
 from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
 from xrdpipe.stages.normalisation import Normalisation, load_normalisation
@@ -46,6 +53,9 @@ DISAGREEMENT = 1e-3
 
 DISTANCE_DISAGREEMENT = 0.05
 """The same for distances: motor positions are rarely calibrated."""
+
+USUAL_FLAT = (0.1, 10.0)
+"""A flat field is about 1; one whose median lies outside scales the intensities."""
 
 NOT_IN_KEY = ("output", "restart", "threads", "frames", "poni", "mask", "dark", "flat")
 """Options that do not change the numbers, or whose content is hashed instead of the path."""
@@ -112,8 +122,8 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     )
     for note in geometry.notes:
         progress.note(note)
-    for contradiction in contradictions(source, geometry):
-        progress.note(f"warning: {contradiction}")
+    for warning in (*source.warnings, *contradictions(source, geometry)):
+        progress.note(f"warning: {warning}")
     kind = pixel_kind(
         first,
         geometry.detector_name,
@@ -124,7 +134,12 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     )
     progress.note(describe_pixels(kind))
     masked = load_masks(config.mask, geometry.shape, config.flip, config.rotate)
+    for sentence in () if masked is None else describe_masks(masked):
+        progress.note(sentence)
     corrections = _corrections(config, geometry, kind, progress)
+    measured = first[~without_measurement(first, kind.sentinels)]
+    for warning in odd_corrections(corrections, measured):
+        progress.note(f"warning: {warning}")
     normalisation = load_normalisation(config, source, progress)
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
     settings = _settings(config, kind, progress)
@@ -135,7 +150,16 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     )
     _check_pixels_left(reducer, config)
     parameters = _parameters(config, source, geometry, binning, kind, corrections)
-    header = _header(config, source, geometry, binning, reducer, masked, normalisation, parameters)
+    header = _header(
+        config,
+        source,
+        geometry,
+        binning,
+        reducer,
+        [*_dead_by(corrections), *(() if masked is None else masked.sources)],
+        normalisation,
+        parameters,
+    )
     header = _with_key(header, config, geometry, corrections, normalisation)
     polarization = config.polarization_factor
     progress.note(
@@ -169,7 +193,7 @@ def first_frame(source: FrameSource) -> NDArray[Any]:
 
 def describe_pixels(kind: PixelKind) -> str:
     """One sentence: the decision on dead pixels and its reason."""
-    sentinels = ", ".join(f"{value:.0f}" for value in kind.sentinels) or "NaN only"
+    sentinels = listed(kind.sentinels) or "NaN only"
     saturation = "unknown" if kind.saturation is None else f"{kind.saturation:.0f}"
     warning = (
         " Pixels at the largest value were seen: if they are gaps, give --sentinel."
@@ -177,6 +201,11 @@ def describe_pixels(kind: PixelKind) -> str:
         else ""
     )
     return f"pixels: {kind.reason}; sentinels {sentinels}; saturated from {saturation}.{warning}"
+
+
+def listed(sentinels: Sequence[float]) -> str:
+    """Raw values for people; an int as it is, as 2^64-1 is no float."""
+    return ", ".join(f"{v}" if isinstance(v, int) else f"{v:.0f}" for v in sentinels)
 
 
 def contradictions(source: FrameSource, geometry: Geometry) -> list[str]:
@@ -221,6 +250,41 @@ def _corrections(
             if one.frames > 1:
                 progress.note(f"{name}: mean of {one.frames} frames")
     return found
+
+
+def odd_corrections(corrections: Mapping[str, Correction], measured: NDArray[Any]) -> Iterator[str]:
+    """What is unusual about dark and flat, in sentences; they are used all the same.
+
+    Parameters
+    ----------
+    measured
+        Raw values of the first frame's pixels that measure something.
+    """
+    if "dark" in corrections and measured.size:
+        level, signal = float(np.nanmedian(corrections["dark"].plane)), float(np.median(measured))
+        if level > signal:
+            yield (
+                f"the median of the dark is {level:.6g}, that of the first frame {signal:.6g}: "
+                "most intensities become negative; is it a dark of the same exposure?"
+            )
+    if "flat" in corrections:
+        level = float(np.nanmedian(corrections["flat"].plane))
+        if not USUAL_FLAT[0] <= level <= USUAL_FLAT[1]:
+            yield (
+                f"the median of the flat is {level:.6g}, not about 1: intensities become that "
+                "many times smaller, and are no counts"
+            )
+
+
+def _dead_by(corrections: Mapping[str, Correction]) -> Iterator[tuple[str, int, str]]:
+    """Pixels that dark and flat leave without measurement, as sources of the mask."""
+    for name, correction in corrections.items():
+        dead = ~np.isfinite(correction.plane)
+        if name == "flat":
+            dead |= ~(correction.plane > 0)
+        if dead.any():
+            what = "not above zero" if name == "flat" else "no number"
+            yield f"{name}: {what}", int(np.count_nonzero(dead)), ""
 
 
 def _settings(config: IntegrateConfig, kind: PixelKind, progress: Progress) -> ReductionSettings:
@@ -293,7 +357,7 @@ def _parameters(
     """What ``reduction/input`` keeps besides options and mask sources; NaN = not stated."""
 
     def stated(value: float | None) -> float:
-        return np.nan if value is None else value
+        return np.nan if value is None else float(value)
 
     parameters: dict[str, Any] = {
         "poni": geometry.poni_text,
@@ -335,7 +399,7 @@ def _header(
     geometry: Geometry,
     binning: Binning,
     reducer: FrameReducer,
-    masked: Mask | None,
+    masked: Sequence[tuple[str, int, str]],
     normalisation: Normalisation,
     parameters: dict[str, Any],
 ) -> PatternsHeader:
@@ -352,7 +416,7 @@ def _header(
     sources = [(f"detector gaps of {geometry.detector_name}", gaps, "")]
     if in_file is not None:
         sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
-    sources += list(masked.sources) if masked is not None else []
+    sources += masked
     used = {
         "error_model": config.error_model if "I_errors" in signals else "none",
         "outlier_rejection": config.reject if "masked" in settings.variants else "none",
@@ -493,12 +557,16 @@ def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str]:
         if record.problem:
             raise FrameError(record.problem, record.reason)
         image = job.source.read(row).image
+        sentinels, suspect = sentinels_of(image, job.kind)
+        if suspect:
+            flags |= FrameFlag.SENTINEL_SUSPECT
         flags |= job.normalisation.flags(row)
         divisor = job.normalisation.divisor(row)
         image = oriented(image, job.config.flip, job.config.rotate)
-        reduced = job.reducer.reduce(image, divisor)
+        reduced = job.reducer.reduce(image, divisor, sentinels)
     except FrameError as error:
-        reason = error.reason if record.file in error.reason else f"{record.file}: {error.reason}"
+        file = record.file.partition("::")[0]
+        reason = error.reason if file in error.reason else f"{record.file}: {error.reason}"
         return None, error.status, int(flags), reason
     return reduced, FrameStatus.OK, int(flags) | reduced.flags, ""
 
@@ -525,12 +593,14 @@ def _collect(
 def _summary(output: Path, parts: PartFolder) -> tuple[str, int]:
     """What happened to the frames, in words, and how many were lost."""
     counts = np.zeros(256, np.int64)
-    reasons: list[str] = []
+    reasons: Counter[str] = Counter()
     rejected = 0.0
+    suspect = 0
     for _, rows in parts.blocks():
+        suspect += int(np.count_nonzero(rows["flags"] & FrameFlag.SENTINEL_SUSPECT))
         counts += np.bincount(rows["status"], minlength=256)
         rejected += float(rows["n_masked_dynamic"].sum())
-        reasons += [text.decode() for text in rows["reason"] if text and len(reasons) < 5]
+        reasons.update(text.decode() for text in rows["reason"] if text)
     lost = int(sum(counts[status] for status in LOST))
     ok = int(counts[FrameStatus.OK])
     others = ", ".join(
@@ -539,4 +609,10 @@ def _summary(output: Path, parts: PartFolder) -> tuple[str, int]:
     text = f"{output}: {ok} of {int(counts.sum())} frames integrated"
     text += f" ({others})" if others else ""
     text += f", {rejected / max(ok, 1):.0f} outlier pixels per frame rejected." if ok else "."
-    return "\n".join([text, *(f"  {reason}" for reason in reasons[:5])]), lost
+    if suspect:
+        text += (
+            f"\n  {suspect} frames hold values that may mean 'no measurement', which the first "
+            "frame did not settle (flag sentinel_suspect); --sentinel does."
+        )
+    lines = [f"  {why}" if n == 1 else f"  {n} frames: {why}" for why, n in reasons.items()]
+    return "\n".join([text, *lines[:5]]), lost

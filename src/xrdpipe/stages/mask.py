@@ -12,10 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.config import MaskConfig, parse_polygon
-from xrdpipe.errors import FrameError, InputError
+from xrdpipe.errors import FrameError, InputError, OptionError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import load_masks
-from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
+from xrdpipe.frames.dead import (
+    PixelKind,
+    oriented,
+    pixel_kind,
+    pixel_mask_reasons,
+    sentinels_of,
+)
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
 from xrdpipe.integration.masking import azimuthal_outliers, spots
 from xrdpipe.integration.matrix import bin_of_pixel
@@ -23,9 +29,15 @@ from xrdpipe.integration.rejection import PixelNoise
 from xrdpipe.integration.rings import Rings
 from xrdpipe.integration.shadow import shadows
 from xrdpipe.integration.stack import DEAD_COUNTS, FrameStack
-from xrdpipe.masks import Component, inside_polygon, with_halo, without_measurement
+from xrdpipe.masks import (
+    Component,
+    describe_masks,
+    inside_polygon,
+    with_halo,
+    without_measurement,
+)
 from xrdpipe.schema import FrameStatus
-from xrdpipe.stages.integrate import describe_pixels, first_frame
+from xrdpipe.stages.integrate import describe_pixels, first_frame, listed
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.masks import MaskRecord, mask_done, write_mask
 from xrdpipe.types import BoolArray, FrameRecord, FrameSource, Mask, Outcome, Progress
@@ -120,6 +132,12 @@ def run(config: MaskConfig, progress: Progress | None = None) -> Outcome:
         return Outcome(config.output, 0, f"{config.output}: already done.")
     seen = look(job, progress)
     components = find(job, seen, progress)
+    if not components:
+        raise OptionError(
+            f"no component of a mask was asked for, so {config.output} was not written; give at "
+            "least one, for example --hot 5, --dead or --polygon (overexposed pixels need a known "
+            "saturation: --saturation)."
+        )
     union = _refuse_everything(job.source.name, job.shape, components)
     write_mask(config.output, _record(job, seen, components, key))
     if config.png:
@@ -146,16 +164,21 @@ def prepare(config: MaskConfig, progress: Progress) -> Job:
     first = first_frame(source)
     rows, columns = oriented(first, config.flip, config.rotate).shape
     shape = int(rows), int(columns)
-    geometry = None if config.poni is None else load_geometry(config.poni, shape)
+    geometry = None
+    if config.poni is not None:
+        geometry = load_geometry(config.poni, shape, needs_wavelength=False)
     kind = pixel_kind(
         first,
         "Detector" if geometry is None else geometry.detector_name,
         source.detector.description,
         config.saturation or source.detector.saturation_value,
         config.sentinel,
+        source.detector.bit_depth,
     )
     progress.note(describe_pixels(kind))
     combined = load_masks(config.combine, shape, config.flip, config.rotate)
+    for sentence in () if combined is None else describe_masks(combined):
+        progress.note(sentence)
     usable = [row for row, record in enumerate(source.records) if not record.problem]
     # The middles of equal parts of the series, so that neither end weighs more.
     places = (np.arange(config.sample) + 0.5) * len(usable) / config.sample
@@ -222,7 +245,7 @@ def find(job: Job, seen: Seen, progress: Progress) -> tuple[Component, ...]:
 
     if config.detector:
         pixels = seen.without_value > most
-        values = ", ".join(f"{value:.0f}" for value in job.kind.sentinels) or "NaN"
+        values = listed(job.kind.sentinels) or "NaN"
         add("sentinel", pixels, f"no measurement in most frames ({values})")
         passing = int(np.count_nonzero((seen.without_value > 0) & ~pixels))
         if passing:
@@ -365,7 +388,8 @@ def _read(job: Job, row: int) -> tuple[NDArray[Any], BoolArray]:
             f"{_name(job.source.records[row])} has {image.shape[0]} x {image.shape[1]} pixels, "
             f"the first frame {job.shape[0]} x {job.shape[1]}",
         )
-    return image, ~without_measurement(image, job.kind.sentinels)
+    late, _ = sentinels_of(image, job.kind)
+    return image, ~without_measurement(image, (*job.kind.sentinels, *late))
 
 
 def _geometry(job: Job) -> Geometry:

@@ -39,9 +39,9 @@ class Normalisation:
     exposure: NDArray[np.float64] | None = None
 
     def flags(self, row: int) -> FrameFlag:
-        """LOW_MONITOR if any monitor of the frame is low, zero or unknown."""
+        """LOW_MONITOR if any monitor of the frame is low, zero, infinite or unknown."""
         low = any(
-            not monitor.values[row] >= limit
+            not limit <= monitor.values[row] < np.inf
             for monitor, limit in zip(self.monitors, self.low, strict=True)
         )
         return FrameFlag.LOW_MONITOR if low else FrameFlag(0)
@@ -109,7 +109,7 @@ def _median(values: NDArray[np.float64], what: str, source: FrameSource) -> floa
 def _positive(value: float, what: str) -> float:
     if np.isfinite(value) and value > 0:
         return float(value)
-    found = f"{value:g}" if np.isfinite(value) else "unknown"
+    found = "unknown" if np.isnan(value) else f"{value:g}"
     raise FrameError(FrameStatus.SKIPPED, f"{what} is {found}: cannot be normalised")
 
 

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from xrdpipe.config import ScanOptions
 from xrdpipe.errors import InputError, OptionError, did_you_mean
-from xrdpipe.frames.tables import read_table
+from xrdpipe.frames.names import image_suffix, original_name
+from xrdpipe.frames.tables import number_column, read_table, read_texts, rows_by_number
 from xrdpipe.scan import (
     one_per_frame,
     place_frames,
+    points_from,
     same_up_to_direction,
     scan_from_positions,
     with_positions,
@@ -26,8 +28,7 @@ from xrdpipe.schema import FrameStatus
 from xrdpipe.store.patterns import PatternsFile
 from xrdpipe.types import BoolArray, FrameSource, IntArray, Progress, Scan, ScanHint
 
-NUMBER_COLUMNS = ("frame", "index", "number")
-"""A column of a table with one of these names places its rows by acquisition number."""
+CONFIDENCES = ("guess", "likely", "certain")
 
 AXIS_NAME = re.compile(
     r"^(?P<stem>.*?)[_.:|-]?(?P<axis>[xyz])"
@@ -48,6 +49,13 @@ class _Series:
     columns: Mapping[str, str]
     column: Callable[[str], NDArray[np.float64] | None]
     hint: ScanHint
+    files: Callable[[], list[str]]
+
+    @property
+    def counting(self) -> bool:
+        """True if every frame that takes a pixel has a number of its own."""
+        numbers = self.numbers[self.usable]
+        return self.numbered and np.unique(numbers).size == numbers.size > 0
 
     def positions(self, name: str) -> NDArray[np.float64] | None:
         """One value per frame of a column; None if it is absent or does not fit the frames."""
@@ -67,6 +75,7 @@ class _Series:
             options.snake,
             options.incomplete,
             self.usable,
+            options.first_number,
         )
 
     def scan(
@@ -93,10 +102,19 @@ class _Series:
 def _series(source: FrameSource | PatternsFile) -> _Series:
     if isinstance(source, PatternsFile):
         name, numbers, status = str(source.path), source.frame, source.status
+        patterns = source
+
+        def files() -> list[str]:
+            return patterns.source_files
+
     else:
-        name = source.name
-        numbers = np.array([record.index for record in source.records])
-        status = np.array([record.problem for record in source.records])
+        name, records = source.name, source.records
+        numbers = np.array([record.index for record in records])
+        status = np.array([record.problem for record in records])
+
+        def files() -> list[str]:
+            return [record.file for record in records]
+
     return _Series(
         name,
         numbers,
@@ -105,6 +123,7 @@ def _series(source: FrameSource | PatternsFile) -> _Series:
         source.columns,
         source.column,
         source.scan or ScanHint(),
+        files,
     )
 
 
@@ -125,10 +144,14 @@ def resolve_scan(
     series = _series(source)
     if options.positions not in (None, "none"):
         return _by_positions(options, series, note)
+    if options.scan_shape:
+        found = None if options.positions else _found(series)
+        return _compared(series.in_order(options), found, note)
+    if given := _ways_given(options):
+        needs = "needs" if len(given) == 1 else "need"
+        raise OptionError(f"{' and '.join(given)} {needs} --scan-shape.")
     if options.positions == "none":
-        return series.in_order(options)
-    if options.scan_shape or options.snake or options.fast_axis != "x" or options.incomplete:
-        return _compared(series.in_order(options), _found(series), note)
+        return series.in_order()
     found = _found(series)
     if found is None:
         return series.in_order()
@@ -165,37 +188,44 @@ def positions_identity(options: ScanOptions) -> str | list[str] | None:
     return [digest, table.partition("::")[2], columns]
 
 
+def _ways_given(options: ScanOptions) -> list[str]:
+    """Options that say how frames lie on a shape."""
+    given = {
+        "--snake": options.snake,
+        "--fast-axis y": options.fast_axis == "y",
+        "--incomplete": options.incomplete,
+        f"--first-number {options.first_number}": options.first_number is not None,
+    }
+    return [name for name, value in given.items() if value]
+
+
 def _by_positions(options: ScanOptions, series: _Series, note: Callable[[str], None]) -> Scan:
-    given = [
-        name
-        for name, value in (
-            ("--snake", options.snake),
-            ("--fast-axis y", options.fast_axis == "y"),
-            ("--incomplete", options.incomplete),
-        )
-        if value
-    ]
-    if given:
+    assert options.positions is not None
+    table, separator, pair = options.positions.rpartition("::")
+    # A table has a first row, whose frame may have to be told; motors of the frames have not.
+    rows = dataclasses.replace(options, first_number=None) if separator else options
+    if given := _ways_given(rows):
         raise OptionError(
             f"{' and '.join(given)} cannot be combined with --positions {options.positions}: the "
             "positions say how the scan ran; drop one of the two."
         )
-    assert options.positions is not None
-    table, separator, pair = options.positions.rpartition("::")
     names = [name.strip() for name in pair.split(",")]
     if len(names) != 2 or not all(names):
         raise OptionError(
             f"--positions {options.positions} names {len(names)} columns; expected two, "
             "horizontal first: X,Y or TABLE::X,Y (or 'none')."
         )
+    doubt = ""
     if separator:
-        x, y = _columns_of_table(table, names, series, options.scan_shape)
+        (x, y), doubt = _columns_of_table(table, names, series, options)
         source = f"table {Path(table.partition('::')[0]).name}"
     else:
         x, y = (_column_of_series(name, series) for name in names)
         source = series.hint.source or "positions"
     shape = options.scan_shape or series.hint.shape
-    scan = series.scan(x, y, (names[0], names[1]), shape, source)
+    scan = _capped(
+        series.scan(x, y, (names[0], names[1]), shape, source), "likely" if doubt else "", doubt
+    )
     if options.scan_shape is not None and scan.shape != options.scan_shape:
         asked = "x".join(map(str, options.scan_shape))
         swap = " They fit with X and Y swapped." if scan.shape == options.scan_shape[::-1] else ""
@@ -224,8 +254,9 @@ def _column_of_series(name: str, series: _Series) -> NDArray[np.float64]:
 
 
 def _columns_of_table(
-    table: str, names: list[str], series: _Series, shape: tuple[int, int] | None
-) -> list[NDArray[np.float64]]:
+    table: str, names: list[str], series: _Series, options: ScanOptions
+) -> tuple[list[NDArray[np.float64]], str]:
+    """Two columns in the order of the frames, NaN where there is no row; and what is in doubt."""
     columns = read_table(Path(table), "positions")
     for name in names:
         if name not in columns:
@@ -233,58 +264,125 @@ def _columns_of_table(
                 f"--positions: table {table} has no column '{name}'.{did_you_mean(name, columns)}"
             )
     values = [columns[name] for name in names]
-    number = next((n for n in columns if n.strip().lower() in NUMBER_COLUMNS), None)
-    if number is not None and number not in names:
-        return _by_number(table, number, columns[number], values, series)
-    n_frames = series.numbers.size
-    placed = []
-    for name, column in zip(names, values, strict=True):
-        per_frame = one_per_frame(column, n_frames, shape or series.hint.shape)
-        if per_frame is None and column.size == np.count_nonzero(series.usable):
-            per_frame = np.full(n_frames, np.nan)
-            per_frame[series.usable] = column
-        if per_frame is None:
-            raise InputError(
-                f"--positions: column '{name}' of {table} has {column.size} values for {n_frames} "
-                f"frames of {series.name}; expected one per frame, or a column 'frame' that says "
-                "which frame each belongs to."
-            )
-        placed.append(per_frame)
-    return placed
+    if len({column.size for column in values}) > 1:
+        raise InputError(f"--positions: columns {' and '.join(names)} of {table} differ in length.")
+    number = number_column({n: v for n, v in columns.items() if n not in names})
+    named = _by_file(table, series)
+    if number is None and named is None:
+        return _by_rows(table, names[0], values, series, options)
+    if options.first_number is not None:
+        raise OptionError(
+            f"--first-number {options.first_number} cannot be combined with --positions "
+            f"{options.positions}: the table names the frame of each row; drop it."
+        )
+    rows = named
+    if rows is None:
+        assert number is not None
+        rows = _by_number(table, number, columns[number], values[0].size, series)
+    return [np.where(rows >= 0, column[rows], np.nan) for column in values], ""
+
+
+def _by_file(table: str, series: _Series) -> NDArray[np.intp] | None:
+    """Row of each frame in a table that names the files, −1 for none; None if it does not."""
+
+    def plain(name: str) -> str:
+        name = original_name(Path(name).name)
+        suffix = image_suffix(name)
+        return name.removesuffix(suffix) if suffix != ".#" else name
+
+    texts = read_texts(Path(table), "positions")
+    if not texts:
+        return None
+    frames = [plain(file) for file in series.files()]
+    if len(set(frames)) < np.count_nonzero(series.usable):
+        return None
+    for column, cells in texts.items():
+        names = [plain(cell) for cell in cells]
+        row = {name: place for place, name in enumerate(names)}
+        found = np.array([row.get(frame, -1) for frame in frames], np.intp)
+        if (found >= 0).any():
+            if len(row) < len(names):
+                raise InputError(f"--positions: column '{column}' of {table} names a file twice.")
+            return found
+    return None
 
 
 def _by_number(
-    table: str,
-    name: str,
-    numbers: NDArray[np.float64],
-    values: list[NDArray[np.float64]],
-    series: _Series,
-) -> list[NDArray[np.float64]]:
-    """Values in the order of the frames, NaN for frames the table does not name."""
-    if any(column.size != numbers.size for column in values):
+    table: str, name: str, numbers: NDArray[np.float64], n_rows: int, series: _Series
+) -> NDArray[np.intp]:
+    """Row of each frame in a table with a column of acquisition numbers, −1 for none."""
+    if numbers.size != n_rows:
         raise InputError(f"--positions: the columns of {table} differ in length from '{name}'.")
     if not np.isfinite(numbers).all() or np.unique(numbers).size != numbers.size:
         raise InputError(f"--positions: column '{name}' of {table} names a frame twice or none.")
     frames = series.numbers if series.numbered else series.numbers + (numbers.min() == 1)
-    order = np.argsort(numbers)
-    at = np.clip(np.searchsorted(numbers[order], frames), 0, numbers.size - 1)
-    known = numbers[order][at] == frames
-    if not known.any():
+    rows = rows_by_number(numbers, frames)
+    if rows is None or (not series.numbered and (rows < 0).any()):
         raise InputError(
             f"--positions: {table} names frames {numbers.min():g}-{numbers.max():g}, {series.name} "
-            f"has frames {frames.min()}-{frames.max()}; expected the same numbers."
+            f"has frames {frames.min()}-{frames.max()}"
+            f"{'' if series.numbered else ' (counted)'}; expected the same numbers."
         )
-    return [np.where(known, column[order][at], np.nan) for column in values]
+    return rows
+
+
+def _by_rows(
+    table: str, name: str, values: list[NDArray[np.float64]], series: _Series, options: ScanOptions
+) -> tuple[list[NDArray[np.float64]], str]:
+    """Columns of a table that does not say which row is which frame's: one row per point.
+
+    Frames that are missing have a row too if there are as many rows as numbers from the first
+    frame's to the last one's.
+    """
+    n_rows, n_frames = values[0].size, series.numbers.size
+    if options.first_number is not None:
+        points = points_from(options.first_number, series.numbers, series.counting, n_rows)
+        return [column[points] for column in values], ""
+    span, points = n_frames, np.arange(n_frames)
+    low = high = 0
+    if series.counting:
+        low, high = int(series.numbers.min()), int(series.numbers.max())
+        span, points = high - low + 1, series.numbers.astype(np.intp) - low
+    if n_rows == span:
+        return [column[points] for column in values], ""
+    if n_rows == n_frames:
+        return values, ""
+    if n_rows == np.count_nonzero(series.usable):
+        rows = np.cumsum(series.usable) - 1
+        return [np.where(series.usable, column[rows], np.nan) for column in values], ""
+    shape = options.scan_shape or series.hint.shape
+    placed = [one_per_frame(column, span, shape, aborted=False) for column in values]
+    if low > 1 and n_rows == span + 1:
+        placed = [None]
+    counted = f", numbered {low}-{high}" if series.counting else ""
+    per_frame = [column[points] for column in placed if column is not None]
+    if len(per_frame) < len(values):
+        tell = ""
+        if n_rows > span:
+            tell = ", --scan-shape if these are the edges of every line"
+            tell += ", --first-number if there is a row per point" if series.counting else ""
+        raise InputError(
+            f"--positions: column '{name}' of {table} has {n_rows} values for {n_frames} frames of "
+            f"{series.name}{counted}; expected one per frame, or a column 'frame' or of file names "
+            f"that says which frame each belongs to{tell}."
+        )
+    if n_rows == span + 1 and low == 1:
+        return per_frame, (
+            f"{table} has a row more than there are frames: taken for the end of the scan, not for "
+            "a frame 0 that is missing"
+        )
+    return per_frame, ""
 
 
 def _compared(scan: Scan, found: Scan | None, note: Callable[[str], None]) -> Scan:
-    """Options win; positions that agree lend their coordinates, others are reported."""
-    if found is None or found.irregular or found.confidence == "guess":
-        return scan
-    if found.x is None and found.y is None:
+    """Options win; positions that agree lend coordinates and confidence, others are reported."""
+    positions = found is not None and not (found.x is None and found.y is None)
+    if found is None or not positions or found.irregular or found.confidence == "guess":
+        if scan.confidence != "given":
+            note(f"warning: {scan.evidence}")
         return scan
     if np.array_equal(scan.frame_index, found.frame_index):
-        return with_positions(scan, found)
+        return dataclasses.replace(with_positions(scan, found), confidence="given")
     if not same_up_to_direction(scan, found):
         note(
             "warning: the options place the frames elsewhere than the recorded positions "
@@ -301,6 +399,8 @@ def _found(series: _Series) -> Scan | None:
     for x, y in ((hint.x, hint.y), *_named_pairs(series.columns)):
         scan = _from_columns(series, x, y)
         named = (x, y) == (hint.x, hint.y)
+        if scan is not None and named:
+            scan = _capped(scan, hint.at_most, hint.evidence)
         if scan is not None and (named or not scan.irregular):
             found.append(scan)
         if scan is not None and scan.confidence == "certain":
@@ -330,6 +430,14 @@ def _from_columns(series: _Series, x: str | None, y: str | None) -> Scan | None:
     return dataclasses.replace(scan, x=None)
 
 
+def _capped(scan: Scan, at_most: str, why: str) -> Scan:
+    """The scan with no more confidence than this, and the reason."""
+    if not at_most:
+        return scan
+    confidence = min(scan.confidence, at_most, key=CONFIDENCES.index)
+    return dataclasses.replace(scan, confidence=confidence, evidence=f"{scan.evidence}; {why}")
+
+
 def _finite(values: NDArray[np.float64] | None) -> bool:
     return values is not None and bool(np.isfinite(values).any())
 
@@ -356,7 +464,9 @@ def _from_shape(series: _Series, shape: tuple[int, int]) -> Scan:
     options = ScanOptions(
         scan_shape=shape, fast_axis="y" if hint.fast_axis == "y" else "x", snake=bool(hint.snake)
     )
-    confidence = "guess" if hint.snake is None and min(shape) > 1 else "likely"
+    confidence = hint.at_most or "likely"
+    if hint.snake is None and min(shape) > 1:
+        confidence = "guess"
     try:
         scan = series.in_order(options)
     except InputError:

@@ -535,6 +535,15 @@ class PatternsFile:
                 values[definition.name] = value
         return ScanHint(**values) if values else None
 
+    @property
+    def source_files(self) -> list[str]:
+        """File of each row as recorded; empty where nothing is."""
+        frames = self.entry.get("frames", {})
+        if "source_files" not in frames:
+            return []
+        files = [text(name) for name in frames["source_files"][()]]
+        return [files[place] for place in frames["source_file_index"][()]]
+
     def rows(self, start: int, stop: int) -> Patterns:
         """Rows start … stop − 1; a file without coverage counts finite bins as covered."""
         where = slice(start, min(stop, self.n_rows))

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from xrdpipe.frames.layouts.commands import axes_hint
-from xrdpipe.frames.layouts.layout import Column, Layout, Scope, distinct, holds_frames
+from xrdpipe.frames.layouts.layout import Column, Layout, Scope, distinct, holds_frames, miscount
 from xrdpipe.frames.layouts.links import attribute, find, find_group
 from xrdpipe.frames.layouts.metadata import (
     SECONDS,
@@ -25,7 +25,7 @@ from xrdpipe.frames.layouts.metadata import (
 from xrdpipe.frames.layouts.planes import planes_of
 from xrdpipe.types import DetectorInfo, IntArray, ScanHint
 
-_ATTRIBUTES = ("instrument/NDAttributes", "instrument/detector/NDAttributes", "NDAttributes")
+ATTRIBUTES = ("instrument/NDAttributes", "instrument/detector/NDAttributes", "NDAttributes")
 _STACKS = ("data/data", "instrument/detector/data")
 _MOTOR = re.compile(r"\.(RBV|VAL|DRBV|RRBV)$")
 
@@ -33,7 +33,7 @@ _MOTOR = re.compile(r"\.(RBV|VAL|DRBV|RRBV)$")
 def probe(scope: Scope) -> Layout | None:
     """Find the stack of an areaDetector file."""
     for name, entry in scope.entries():
-        groups = [g for path in _ATTRIBUTES if (g := find_group(entry, path)) is not None]
+        groups = [g for path in ATTRIBUTES if (g := find_group(entry, path)) is not None]
         if not groups:
             continue
         stacks = [
@@ -78,6 +78,8 @@ def _numbers(ids: h5py.Dataset | None, frames: int) -> tuple[IntArray | None, st
     if ids.size != frames:
         return None, f"NDArrayUniqueId has {ids.size} values for {frames} frames: it is not used"
     numbers = np.asarray(ids[()], np.int64).ravel()
+    if why := miscount(numbers):
+        return None, f"NDArrayUniqueId {why}: it is not used, frames are counted in order"
     dropped = int(np.setdiff1d(np.arange(numbers.min(), numbers.max()), numbers).size)
     return numbers, f"NDArrayUniqueId {numbers.min()}-{numbers.max()}, {dropped} dropped"
 

@@ -27,6 +27,7 @@ from xrdpipe.frames.layouts.planes import planes_of
 from xrdpipe.types import ScanHint
 
 _ENTRY = re.compile(r"(.*_)?\d+\.\d+$")
+_COUNTERS = ("_position", "_pos", "_enc", "_encoder", "_center")
 LISTED = 8
 
 
@@ -129,7 +130,7 @@ def _layout(scope: Scope, stack: _Stack, n_entries: int) -> Layout:
     title = text(entry, "title") or ""
     columns = columns_in(find_group(entry, "instrument/positioners"))
     columns |= columns_in(find_group(entry, "measurement"))
-    motion = _fscan(entry) or parse_command(title, planes.size)
+    motion = _measured(_fscan(entry) or parse_command(title, planes.size), columns)
     columns |= _slow_columns(entry, motion, columns)
     source = f"{'virtual dataset' if stack.data.is_virtual else 'dataset'} {stack.data.name}"
     evidence = [f"entry {stack.entry} of {n_entries}", f"title '{title}'", source]
@@ -181,6 +182,21 @@ def _fscan(entry: h5py.Group) -> Motion | None:
         number(group, "acq_time"),
         text(entry, "title") or "fscan2d",
     )
+
+
+def _measured(motion: Motion | None, columns: dict[str, Column]) -> Motion | None:
+    """The motion with each motor by the name of the column that holds its positions.
+
+    Fast scans record a motor in a counter of its own: ``nnp2_position``.
+    """
+    if motion is None:
+        return None
+
+    def column(motor: str) -> str:
+        counters = (name for name in columns if name in {motor + end for end in _COUNTERS})
+        return motor if motor in columns else next(counters, motor)
+
+    return replace(motion, motors=tuple((column(motor), n) for motor, n in motion.motors))
 
 
 def _slow_columns(

@@ -1,8 +1,8 @@
 """DECTRIS FileWriter: an Eiger master with its data files, or a data file alone.
 
-Legacy format: links ``/entry/data/data_00000N`` to ``x_data_00000N.h5:/entry/data/data``. Format
-v2024.2: one virtual ``/entry/data/data`` of four axes (frame, channel, y, x). With
-``nimages_per_file = 0`` either lies in the master itself.
+Legacy format: links ``/entry/data/data_00000N`` (the oldest: ``/entry/data_00000N``) to
+``x_data_00000N.h5:/entry/data/data``. Format v2024.2: one virtual ``/entry/data/data`` of four axes
+(frame, channel, y, x). With ``nimages_per_file = 0`` either lies in the master itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import h5py
 import numpy as np
 
-from xrdpipe.frames.layouts.layout import Layout, Scope, holds_frames
+from xrdpipe.frames.layouts.areadetector import ATTRIBUTES
+from xrdpipe.frames.layouts.layout import Layout, Scope, holds_frames, miscount
 from xrdpipe.frames.layouts.links import LostDatasetError, find, find_dataset, find_group, follow
 from xrdpipe.frames.layouts.metadata import Exposure, detector_info, exposure, number
 from xrdpipe.frames.layouts.planes import Planes, joined, lost_planes, planes_of
@@ -28,15 +29,14 @@ def probe(scope: Scope) -> Layout | None:
     """Find the series of an Eiger, Pilatus 4 or Mythen master."""
     for name, entry in scope.entries():
         data = find_group(entry, "data")
-        if data is None:
-            continue
         detector = find_group(entry, "instrument/detector")
-        linked = {int(m[1]): child for child in data if (m := _is_file(data, child))}
-        if linked:
-            found = _linked(scope, name, entry, data, linked, detector)
-            if found is not None:
-                return found
-        if "data" not in data:
+        for group in (data, entry):
+            linked = {} if group is None else _data_files(group, links_only=group is entry)
+            if group is not None and linked:
+                found = _linked(scope, entry, group, linked, detector)
+                if found is not None:
+                    return found
+        if data is None or "data" not in data:
             continue
         try:
             stack = follow(data, "data")
@@ -50,16 +50,26 @@ def probe(scope: Scope) -> Layout | None:
     return None
 
 
-def _is_file(data: h5py.Group, child: str) -> re.Match[str] | None:
-    """A numbered link to a data file, or frames stored under such a name."""
-    frames = isinstance(data.get(child, getlink=True), h5py.ExternalLink)
-    return _LINKED.match(child) if frames or holds_frames(find(data, child), 2) else None
+def _data_files(group: h5py.Group, *, links_only: bool) -> dict[int, str]:
+    """Numbered links to data files, or frames stored under such a name: number → name."""
+    return {
+        int(match[1]): child
+        for child in group
+        if (match := _LINKED.match(child))
+        and (
+            isinstance(group.get(child, getlink=True), h5py.ExternalLink)
+            or (not links_only and holds_frames(find(group, child), 2))
+        )
+    }
 
 
 def _is_dectris(entry: h5py.Group, detector: h5py.Group) -> bool:
+    """By the program's name; else by a group that drivers of areaDetector write, too."""
     program = find(entry, "program_name")
-    daq = isinstance(program, h5py.Dataset) and b"DECTRIS" in np.asarray(program[()]).tobytes()
-    return daq or "detectorSpecific" in detector
+    if isinstance(program, h5py.Dataset) and b"DECTRIS" in np.asarray(program[()]).tobytes():
+        return True
+    epics = "NDArrayUniqueId" in detector or any(find_group(entry, p) for p in ATTRIBUTES)
+    return "detectorSpecific" in detector and not epics
 
 
 # --- data files behind links -----------------------------------------------------------------
@@ -67,7 +77,6 @@ def _is_dectris(entry: h5py.Group, detector: h5py.Group) -> bool:
 
 def _linked(
     scope: Scope,
-    name: str,
     entry: h5py.Group,
     data: h5py.Group,
     present: dict[int, str],
@@ -103,25 +112,32 @@ def _linked(
     if not whole:
         kept = [i for i, file in enumerate(files) if file.planes is not None and file.meant]
         children, files = [children[i] for i in kept], [files[i] for i in kept]
-    announced = _announced(detector)
-    planes, index = _series(files, announced if whole else None)
-    evidence = [f"/{name}/data/{children[0]}" + (f" to {children[-1]}" if children[1:] else "")]
+    announced = _announced(detector) if whole else None
+    evidence = [f"{data.name}/{children[0]}" + (f" to {children[-1]}" if children[1:] else "")]
+    lows = [file.low for file in files if file.low is not None]
+    if (np.diff(lows) <= 0).any():
+        evidence.append(
+            f"image_nr_low does not rise from file to file ({lows[0]}, {lows[1]}, …): it is not "
+            "used, frames are counted in order"
+        )
+        files = [replace(file, low=None) for file in files]
+    planes, index = _series(files, announced)
     lost = sum(file.lost is not None for file in files)
     if lost:
         evidence.append(f"{lost} of {len(files)} data files are not there or cannot be opened")
-    if whole:
-        evidence += _compared(announced, int((planes.problem == 0).sum()))
-    evidence += channel.evidence
+    said, warnings = _compared(announced, planes)
+    evidence += [*said, *channel.evidence]
     stated = any(file.low is not None for file in files)
     return Layout(
         "Eiger master",
-        tuple(f"/{name}/data/{child}" for child in children),
+        tuple(f"{data.name}/{child}" for child in children),
         planes,
         tuple(evidence),
         index if whole or stated else None,
         detector=detector_info(entry, detector, channel.group),
         exposure=_exposure(detector, planes.size),
         selected=channel.named,
+        warnings=warnings,
     )
 
 
@@ -146,29 +162,42 @@ def _frames_at(data: h5py.Group, child: str) -> h5py.Dataset:
 def _series(files: Sequence[_File], announced: int | None) -> tuple[Planes, IntArray]:
     """Planes of data files after each other, and their numbers.
 
-    Numbers count from 1 as DECTRIS does. A file that is not there held the frames up to the next
-    one's ``image_nr_low``; else as many as a full file, but no more than were announced.
+    Numbers count from 1 as DECTRIS does. A file that is not there, or is cut short before another
+    one, has the places up to the next one's ``image_nr_low``; else those of a full file, but all
+    files together no more than were announced (unless more are there).
     """
-    full = max((file.planes.size for file in files if file.planes is not None), default=0)
+    sizes = [0 if file.planes is None else file.planes.size for file in files]
+    full = max(*sizes, 1)
+    last = max((row for row, size in enumerate(sizes) if size), default=0)
+    left = np.inf if announced is None or announced < sum(sizes) else announced - sum(sizes)
     parts, numbers = [], []
     after = 1
-    for file, following in zip(files, [*files[1:], None], strict=True):
-        planes = file.planes
+    for row, (file, following) in enumerate(zip(files, [*files[1:], None], strict=True)):
         if file.low is not None:
             after = file.low
-        if planes is None:
-            assert file.lost is not None
-            count = max(full, 1)
-            if following is not None and following.low is not None:
-                count = max(following.low - after, 0)
-            elif following is None and announced is not None and after <= announced:
-                left = announced - after + 1
-                count = min(count, left) if full else left
-            planes = lost_planes(count, file.lost)
-        parts.append(planes)
-        numbers.append(after + np.arange(planes.size))
-        after += planes.size
+        room = int(max(min(full - sizes[row], left), 0))
+        if following is not None and following.low is not None:
+            room = max(following.low - after - sizes[row], 0)
+            if file.planes is not None:
+                room = min(room, full - sizes[row])
+        elif row >= last and file.planes is not None:
+            room = 0
+        left -= room
+        parts += [] if file.planes is None else [file.planes]
+        if room:
+            error = file.lost or _short(file, full)
+            lost = lost_planes(room, error)
+            parts.append(replace(lost, place=lost.place + sizes[row]))
+        numbers.append(after + np.arange(sizes[row] + room))
+        after += sizes[row] + room
     return joined(parts), np.concatenate(numbers)
+
+
+def _short(file: _File, full: int) -> LostDatasetError:
+    assert file.planes is not None
+    stored = file.planes.stored[0]
+    reason = f"{stored.file} holds {file.planes.size} frames, other data files {full}"
+    return LostDatasetError(stored.file, stored.dataset, FrameStatus.MISSING, reason)
 
 
 def _one_channel(data: h5py.Dataset, channel: int) -> Planes:
@@ -234,8 +263,13 @@ def _in_master(
     ids = find(entry, "data/image_id")
     low = int(data.attrs.get("image_nr_low", 1))
     numbers = low + np.arange(planes.size)
+    said, warnings = _compared(_announced(detector), planes)
     if isinstance(ids, h5py.Dataset) and ids.size == planes.size:
-        numbers = np.asarray(ids[()], np.int64).ravel()
+        stated = np.asarray(ids[()], np.int64).ravel()
+        if why := miscount(stated):
+            said += (f"image_id {why}: it is not used, frames are counted in order",)
+        else:
+            numbers = stated
     where = "virtual, over data files" if data.is_virtual else "in the master itself"
     return Layout(
         "Eiger master",
@@ -243,13 +277,14 @@ def _in_master(
         planes,
         (
             f"/{name}/data/data {where}, {data.ndim} axes",
-            *_compared(_announced(detector), int((planes.problem == 0).sum())),
+            *said,
             *channel.evidence,
         ),
         numbers,
         detector=detector_info(entry, detector, channel.group),
         exposure=_exposure(detector, planes.size),
         selected=channel.named,
+        warnings=warnings,
     )
 
 
@@ -284,12 +319,14 @@ def _announced(detector: h5py.Group | None) -> int | None:
     return int(images) * max(int(triggers or 1), 1)
 
 
-def _compared(announced: int | None, found: int) -> list[str]:
+def _compared(announced: int | None, planes: Planes) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Evidence that all frames are there, or a warning that they are not."""
+    found = int((planes.problem == 0).sum())
     if announced is None:
-        return []
+        return (), ()
     if announced == found:
-        return [f"all {announced} frames that the master announces (nimages × ntrigger)"]
-    return [f"the master announces {announced} frames (nimages × ntrigger), {found} are there"]
+        return (f"all {announced} frames that the master announces (nimages × ntrigger)",), ()
+    return (), (f"the master announces {announced} frames (nimages × ntrigger), {found} are there",)
 
 
 def _exposure(detector: h5py.Group | None, frames: int) -> Exposure:

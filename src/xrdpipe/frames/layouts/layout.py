@@ -72,6 +72,8 @@ class Layout:
         Seconds: one per frame, one for all, or None.
     selected
         True if the planes are what the scope's selection asks for.
+    warnings
+        What is odd, one sentence each.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Layout:
     detector: DetectorInfo = field(default_factory=DetectorInfo)
     exposure: Exposure = None
     selected: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,20 @@ def holds_frames(item: object, axes: int = 3) -> bool:
         and item.dtype.kind in "uif"
         and min(item.shape[-2:]) >= MIN_SIDE
     )
+
+
+def miscount(numbers: IntArray) -> str:
+    """Why a counter numbers no frames: it starts again, or stands still; empty if it counts.
+
+    A number that comes twice in a row is one frame that was stored twice.
+    """
+    back = np.flatnonzero(np.diff(numbers) < 0)
+    if back.size:
+        row = int(back[0]) + 1
+        return f"falls back from {numbers[row - 1]} to {numbers[row]} at frame {row}"
+    if numbers.size > 2 and numbers[0] == numbers[-1]:
+        return f"is {numbers[0]} in every frame"
+    return ""
 
 
 def distinct(items: list[tuple[str, h5py.Dataset]]) -> list[tuple[str, h5py.Dataset]]:

@@ -77,9 +77,8 @@ def beside(file: str, name: str) -> str:
 def open_linked(path: str, dataset: str) -> h5py.File:
     """Open a file that a link or a virtual dataset names; raises LostDatasetError."""
     if not os.path.exists(path):  # noqa: PTH110
-        raise LostDatasetError(
-            path, dataset, FrameStatus.MISSING, f"{path} is not there, {dataset} was to be in it"
-        )
+        what = f", {dataset} was to be in it" if dataset else ""
+        raise LostDatasetError(path, dataset, FrameStatus.MISSING, f"{path} is not there{what}")
     try:
         return open_file(path)
     except PermissionError as error:
