@@ -22,7 +22,7 @@ from xrdpipe.synthesis.lines import MARCH_STEPS, march_dollase, phase_lines
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.synthesis.rings import grain_factors
 from xrdpipe.synthesis.scene import draw_scene, make_generator
-from xrdpipe.synthesis.surroundings import make_knots
+from xrdpipe.synthesis.surroundings import KNOT, make_knots
 from xrdpipe.types import Grid, PhaseLibrary
 
 GRID = Grid(5, 24, 0.01, 0.4959)
@@ -101,8 +101,8 @@ def test_small_poisson_numbers_follow_the_distribution(mean):
     drawn = {
         "lines": poisson(quantile, np.full(quantile.shape, mean)),
         "points": counting.poisson(
-            torch.full((200_000,), mean), torch.from_numpy(quantile).float()
-        ).numpy(),
+            torch.full((1, 200_000), mean), torch.from_numpy(quantile).float()[None]
+        ).numpy()[0],
     }
     for name, number in drawn.items():
         seen = np.bincount(number.astype(int), minlength=120) / len(quantile)
@@ -417,7 +417,7 @@ def test_noise_is_that_of_the_pixels_of_a_bin(library):
         pairs = render(generator, scene)
         relative = pairs.masked.numpy() / 5 - 1
         place = 1000
-        covered = scene.scenery.coverage.knots[:, place // 5]
+        covered = scene.scenery.coverage.knots[:, place // KNOT]
         bins = max(round(pixel / GRID.step), 1)
         pixels = 2 * np.pi * GRID.two_theta[place] / pixel * (GRID.step / pixel) * covered * bins
         pull = relative[:, place - 300 : place + 300].std(axis=1) * np.sqrt(5 * pixels)

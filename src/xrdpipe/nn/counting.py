@@ -37,11 +37,34 @@ def uniform_field(keys: Tensor, field: int, size: int) -> Tensor:
     size
         Numbers per sample.
     """
+    return _fine(_words(keys, field, size))
+
+
+def fields(keys: Tensor, field: int, size: int) -> tuple[Tensor, Tensor]:
+    """Numbers in (0, 1) and, independent of them, standard normal ones; shapes (N, size).
+
+    The second are of 256 values, out to 2.9: enough for a small disturbance.
+
+    Parameters
+    ----------
+    keys, field, size
+        See :func:`uniform_field`.
+    """
+    words = _words(keys, field, size)
+    levels = normal((torch.arange(256, device=keys.device) + 0.5) / 256)
+    coarse = levels[words & 0xFF]
+    return _fine(words), coarse
+
+
+def _words(keys: Tensor, field: int, size: int) -> Tensor:
     place = torch.arange(size, dtype=torch.int32, device=keys.device) + field * 0x01000003
-    mixed = _mix(_mix(place ^ keys[:, :1]).add_(keys[:, 1:2]))
-    # 24 bits: what a float32 between 0 and 1 resolves evenly.
-    word = mixed.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
-    return word.to(torch.float32).add_(0.5).mul_(2.0**-24)
+    return _mix(_mix(place ^ keys[:, :1]).add_(keys[:, 1:2]))
+
+
+def _fine(words: Tensor) -> Tensor:
+    """The upper 24 bits: what a float32 between 0 and 1 resolves evenly."""
+    upper = words.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
+    return upper.to(torch.float32).add_(0.5).mul_(2.0**-24)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -60,32 +83,38 @@ def normal(uniform: Tensor) -> Tensor:
 
 
 def poisson(mean: Tensor, uniform: Tensor) -> Tensor:
-    """Poisson numbers from numbers in (0, 1), float32, shape of both.
+    """Poisson numbers from numbers in (0, 1), float32, shape (N, n) of both.
 
     Whole numbers for means below ``EXACT``: the inverse of the distribution below ``SEARCHED``,
     above it the rounded Cornish-Fisher expansion of the quantile.
     """
     z = normal(uniform)
-    number = (z * z).sub_(1).div_(6).addcmul_(torch.sqrt(mean), z).add_(mean).clamp_(min=0)
-    number.masked_fill_(mean < EMPTY, 0)
-    flat, few = number.reshape(-1), (mean >= EMPTY) & (mean < EXACT)
-    few = torch.nonzero(few.reshape(-1))[:, 0]
-    m, u, v = mean.reshape(-1)[few], uniform.reshape(-1)[few], z.reshape(-1)[few]
-    # Rounding adds 1/12 to the variance.
-    root = torch.sqrt((m - 1 / 12).clamp_(min=1e-6))
-    found = torch.floor(m + root * v + (v * v - 1) / 6 - (v**3 - v) / (72 * root) + 0.5)
-    found.clamp_(min=0)
-    rare = torch.nonzero(m < SEARCHED)[:, 0]
-    found[rare] = _inverse(m[rare], u[rare])
-    flat[few] = found
-    return flat.reshape(mean.shape)
+    skew = (z * z).sub_(1).div_(6)
+    number = torch.addcmul(skew, torch.sqrt(mean), z).add_(mean).clamp_(min=0)
+    rows = torch.nonzero(mean.amin(dim=-1) < EXACT)[:, 0]
+    if len(rows):
+        m, v = mean[rows], z[rows]
+        # Rounding adds 1/12 to the variance.
+        root = (m - 1 / 12).clamp_(min=1e-6).sqrt_()
+        bend = v * (v * v).sub_(1) / (-72 * root)
+        whole = torch.addcmul(skew[rows], root, v).add_(m).add_(bend).add_(0.5).floor_()
+        whole = torch.where(m < EXACT, whole.clamp_(min=0), number[rows])
+        rare = torch.nonzero((m < SEARCHED).reshape(-1))[:, 0]
+        whole.view(-1)[rare] = _inverse(m.reshape(-1)[rare], uniform[rows].reshape(-1)[rare])
+        number[rows] = whole
+    return number
 
 
 def _inverse(mean: Tensor, uniform: Tensor) -> Tensor:
     """Smallest number whose cumulative probability reaches ``uniform``, for small means."""
+    number = torch.zeros_like(mean)
+    there = torch.nonzero(mean >= EMPTY)[:, 0]
+    if len(there) < len(mean):
+        if len(there):
+            number[there] = _inverse(mean[there], uniform[there])
+        return number
     term = torch.exp(-mean)
     total = term.clone()
-    number = torch.zeros_like(mean)
     for k in range(1, 24):
         above = uniform > total
         if k % 4 == 1 and not bool(above.any()):

@@ -5,7 +5,8 @@ Vectorised over a batch, on any torch device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xrdpipe.nn.counting import normal, poisson, ripple, running_sum, uniform_field
+from xrdpipe.nn.counting import fields, poisson, ripple, running_sum, uniform_field
 from xrdpipe.nn.lineshapes import Lines, render_lines
 from xrdpipe.synthesis.rings import GAUSSIAN_PEAK, LORENTZIAN_PEAK
 from xrdpipe.synthesis.scene import Generator, Scene, Targets, draw_scene
 from xrdpipe.synthesis.surroundings import KNOT
 
-CLEAN, SPOTS, RIPPLE, READOUT, PIXELS = range(5)
+CLEAN, SPOTS, RIPPLE, PIXELS = range(4)
 """Random fields of a sample."""
 
 
@@ -61,10 +62,11 @@ class Pairs:
 
     def as_tensors(self) -> dict[str, Tensor]:
         """All arrays by name, those of the targets included."""
-        mine = {part.name: getattr(self, part.name) for part in fields(self)}
+        mine = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
         targets = mine.pop("targets")
         return mine | {
-            part.name: torch.as_tensor(getattr(targets, part.name)) for part in fields(targets)
+            part.name: torch.as_tensor(getattr(targets, part.name))
+            for part in dataclasses.fields(targets)
         }
 
 
@@ -95,7 +97,10 @@ class Chosen:
     def joined(cls, parts: list[Chosen]) -> Chosen:
         """Batches one after the other."""
         return cls(
-            *(np.concatenate([getattr(one, part.name) for one in parts]) for part in fields(cls))
+            *(
+                np.concatenate([getattr(one, part.name) for one in parts])
+                for part in dataclasses.fields(cls)
+            )
         )
 
 
@@ -147,30 +152,35 @@ def draw_pairs(
 def render(generator: Generator, scene: Scene, device: str | torch.device = "cpu") -> Pairs:
     """Render a drawn scene."""
     canvas = _Canvas(generator, scene, torch.device(device))
+    recipe = generator.recipe
     coverage = canvas.coverage()
-    lines = canvas.lines()
-    clean = canvas.joined(scene.scenery.smooth + scene.halos[0]) + lines[:, 0]
-    spots = canvas.joined(scene.halos[1]) + lines[:, 1]
+    clean, spots = canvas.lines()
+    clean += canvas.joined(scene.scenery.smooth + scene.halos[0])
+    spots += canvas.joined(scene.halos[1])
     clean, spots = clean.clamp_(min=0), spots.clamp_(min=0)
-    factor = 1 + canvas.column(scene.ripple) * canvas.ripple() if generator.recipe.noise.on else 1
-    counted, counted_spots, pixels = canvas.count(clean * factor, spots * factor, coverage)
-    towers = canvas.towers()
+    if recipe.noise.on:
+        factor = 1 + canvas.column(scene.ripple) * canvas.ripple()
+        counted, counted_spots, pixels = canvas.count(clean * factor, spots * factor, coverage)
+    else:
+        counted, counted_spots, pixels = clean, spots, canvas.pixels(coverage)
     shown = (pixels > 0) & (coverage > 0)
     nothing = torch.tensor(torch.nan, device=canvas.device)
     masked = torch.where(shown, counted, nothing)
-    spottiness = torch.where(shown, counted_spots + towers, nothing)
-    unmasked = masked + spottiness
+    spottiness = torch.where(shown, canvas.with_towers(counted_spots), nothing)
     told = canvas.column(scene.told) > 0
-    seen = torch.where(shown, torch.where(told, coverage, 1.0), 0.0)
-    strengths = canvas.strengths(clean, spots, pixels, shown)
     present = torch.as_tensor(scene.targets.present, device=canvas.device)
-    limit = generator.recipe.labels.detection_limit if generator.recipe.labels.on else 0.0
+    if recipe.labels.on:
+        strengths = canvas.strengths(clean, spots, pixels, shown)
+        limit = recipe.labels.detection_limit
+    else:
+        certain = torch.where(present, torch.inf, 0.0)
+        strengths, limit = (certain, certain), 0.0
     labels = [_labels(present, strength, limit) for strength in strengths]
     return Pairs(
         masked=masked,
-        unmasked=unmasked,
+        unmasked=masked + spottiness,
         spottiness=spottiness,
-        coverage=seen,
+        coverage=torch.where(shown, torch.where(told, coverage, 1.0), 0.0),
         presence_masked=labels[0],
         presence_unmasked=labels[1],
         strength_masked=strengths[0],
@@ -206,6 +216,8 @@ class _Canvas:
 
     def joined(self, knots: NDArray[np.float64]) -> Tensor:
         """Values at the knots to values at the points, (N, n)."""
+        if not knots.any():
+            return torch.zeros((), device=self.device)
         points = (knots.shape[1] - 1) * KNOT + 1
         curve = torch.nn.functional.interpolate(
             self.tensor(knots)[:, None], size=points, mode="linear", align_corners=True
@@ -225,22 +237,32 @@ class _Canvas:
                 covered[rows] = torch.where(inside, 0.0, covered[rows])
         return covered
 
-    def lines(self) -> Tensor:
-        """What masking leaves of all lines, and what it takes, (N, 2, n), counts per pixel."""
-        sticks, grid = self.scene.sticks, self.generator.grid
-        areas = np.stack([sticks.clean, sticks.spots], axis=1)
+    def lines(self) -> tuple[Tensor, Tensor]:
+        """What masking leaves of all lines, and what it takes, (N, n) each, counts per pixel."""
+        sticks, grid, number = self.scene.sticks, self.generator.grid, len(self.scene)
+        versions = [area for area in (sticks.clean, sticks.spots) if area.any()]
+        if not versions:
+            return (torch.zeros((number, self.size), device=self.device),) * 2
         lines = Lines(
             self.tensor(sticks.sample, torch.int64),
             self.tensor((sticks.position - grid.start) / grid.step, torch.float64),
             self.tensor(sticks.width / grid.step, torch.float64),
             self.tensor(sticks.mixing, torch.float64),
-            self.tensor(areas / grid.step, torch.float64),
+            self.tensor(np.stack(versions, axis=1) / grid.step, torch.float64),
         )
-        return render_lines(lines, len(self.scene), self.size)
+        drawn = render_lines(lines, number, self.size)
+        nothing = torch.zeros_like(drawn[:, 0])
+        clean = drawn[:, 0] if sticks.clean.any() else nothing
+        return clean, drawn[:, -1] if sticks.spots.any() else nothing
 
     def ripple(self) -> Tensor:
         length = self.tensor(self.scene.ripple_length, torch.int64)
         return ripple(self.keys, RIPPLE, length, self.size)
+
+    def pixels(self, coverage: Tensor) -> Tensor:
+        """Expected number of pixels of every bin, (N, n)."""
+        ring = self.tensor(self.generator.grid.two_theta) * (2 * np.pi * self.step)
+        return ring / self.column(self.scene.pixel) ** 2 * coverage
 
     def count(
         self, clean: Tensor, spots: Tensor, coverage: Tensor
@@ -251,34 +273,28 @@ class _Canvas:
         which is several bins: a running sum of counts over one of pixels, so the noise of
         neighbouring bins is correlated.
         """
-        scene = self.scene
-        pixel = self.column(scene.pixel)
-        ring = self.tensor(self.generator.grid.two_theta) * (2 * np.pi * self.step)
-        pixels = ring / pixel**2 * coverage
-        split = scene.split
-        if not self.generator.recipe.noise.on:
-            return clean, spots, pixels
+        scene, split = self.scene, self.scene.split
+        pixels = self.pixels(coverage)
         if not split.all():
             rows = np.flatnonzero(~split)
             uniform = uniform_field(self.keys[rows], PIXELS, self.size)
             whole = poisson(pixels[rows], uniform)
             pixels = pixels.index_copy(0, self.tensor(rows, torch.int64), whole)
-        counts = poisson(pixels * clean, self._uniform(CLEAN))
-        readout = self.column(scene.readout)
-        counts = counts + readout * torch.sqrt(pixels) * normal(self._uniform(READOUT))
-        bright = poisson(pixels * spots, self._uniform(SPOTS))
+        uniform, disturbance = fields(self.keys, CLEAN, self.size)
+        counts = poisson(pixels * clean, uniform)
+        counts += self.column(scene.readout) * torch.sqrt(pixels) * disturbance
+        bright = poisson(pixels * spots, uniform_field(self.keys, SPOTS, self.size))
         width = np.where(split, np.round(scene.pixel / self.step).astype(np.int64), 0)
         half = self.tensor(width // 2, torch.int64)
         counts, bright, pixels = running_sum(torch.stack([counts, bright, pixels]), half)
         safe = pixels.clamp(min=1e-9)
         return counts / safe, bright / safe, pixels
 
-    def _uniform(self, field: int) -> Tensor:
-        return uniform_field(self.keys, field, self.size)
-
-    def towers(self) -> Tensor:
-        """Hot pixels, (N, n), counts per pixel."""
+    def with_towers(self, spots: Tensor) -> Tensor:
+        """Spots with hot pixels added, (N, n), counts per pixel."""
         towers, grid = self.scene.towers, self.generator.grid
+        if not len(towers.sample):
+            return spots
         edges = torch.zeros((len(self.scene), self.size + 1), device=self.device)
         sample = self.tensor(towers.sample, torch.int64)
         for side, sign in ((towers.low, 1.0), (towers.high, -1.0)):
@@ -286,7 +302,7 @@ class _Canvas:
             index = sample * (self.size + 1) + self.tensor(place, torch.int64)
             edges.view(-1).index_add_(0, index, sign * self.tensor(towers.counts))
         summed = torch.cumsum(edges, dim=1, dtype=torch.float64)[:, : self.size]
-        return summed.clamp_(min=0).to(torch.float32)
+        return spots + summed.clamp_(min=0).to(torch.float32)
 
     def strengths(
         self, clean: Tensor, spots: Tensor, pixels: Tensor, shown: Tensor

@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from xrdpipe.channels import build_channels
 from xrdpipe.errors import EnvironmentProblemError
 from xrdpipe.nn.literature_sets import draw_imperfect
+from xrdpipe.nn.memory import keep_memory
 from xrdpipe.nn.patterns import Chosen, Pairs, choose, draw_pairs
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.synthesis.scene import Generator, make_generator
 from xrdpipe.types import Grid, Phase, PhaseLibrary
 
-BLOCK = 64
-"""Samples drawn at a time: enough to be vectorised, few enough to stay in the cache."""
+BLOCK = 256
+"""Samples drawn at a time: enough for the overhead of a call to be small."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Stream:
 @functools.lru_cache(maxsize=4)
 def prepared(stream: Stream) -> Generator:
     """The generator of a stream; kept, since every block needs it."""
+    keep_memory()  # in every process that draws
     return make_generator(stream.library, stream.distractors, stream.grid, stream.recipe)
 
 

@@ -31,20 +31,24 @@ def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> 
     Parameters
     ----------
     counter
-        Four arrays of one shape with values below 2³².
+        Four arrays with values below 2³², of shapes that broadcast.
     key
         Two numbers below 2³².
     """
-    a, b, c, d = counter
+    a, b, c, d = (np.array(word) for word in np.broadcast_arrays(*counter))
+    first, second = np.empty_like(a), np.empty_like(a)
     low, high = key
     for _ in range(_ROUNDS):
-        first, second = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (
-            (second >> _SHIFT) ^ b ^ np.uint64(low),
-            second & _MASK,
-            (first >> _SHIFT) ^ d ^ np.uint64(high),
-            first & _MASK,
-        )
+        np.multiply(a, _MULTIPLIERS[0], out=first)
+        np.multiply(c, _MULTIPLIERS[1], out=second)
+        np.right_shift(second, _SHIFT, out=a)
+        a ^= b
+        a ^= np.uint64(low)
+        np.bitwise_and(second, _MASK, out=b)
+        np.right_shift(first, _SHIFT, out=c)
+        c ^= d
+        c ^= np.uint64(high)
+        np.bitwise_and(first, _MASK, out=d)
         low, high = (low + _WEYL[0]) & 0xFFFFFFFF, (high + _WEYL[1]) & 0xFFFFFFFF
     return [a, b, c, d]
 
@@ -107,8 +111,7 @@ class Counter:
         return np.asarray((words + 0.5) * 2.0**-32, np.float64)
 
     def _philox(self, purpose: str, sample: Words, item: Words) -> list[Words]:
-        sample, item = np.broadcast_arrays(sample, item)
-        what = np.full(item.shape, zlib.crc32(purpose.encode()), np.uint64)
+        what = np.array(zlib.crc32(purpose.encode()), np.uint64)
         key = (self.seed & 0xFFFFFFFF, (self.seed >> 32) & 0xFFFFFFFF)
         return philox((item & _MASK, what, sample & _MASK, sample >> _SHIFT), key)
 

@@ -302,7 +302,7 @@ class Shadows:
     beam_stop: Range = (4.5, 7.0)
     opening_probability: float = 0.15
     opening: Range = (0.6, 1.1)
-    softness: Range = (0.05, 0.6)
+    softness: Range = (0.1, 0.6)
     floor: Range = (0.0, 0.4)
 
 
@@ -332,7 +332,7 @@ class AnvilSpots:
     spacings: tuple[float, ...] = (2.059, 1.261, 1.075, 0.892)
     probability: float = 0.5
     height: Range = (0.05, 300.0)
-    width: Range = (0.5, 2.5)
+    width: Range = (0.6, 2.0)
     left: Range = (1e-4, 0.05)
     halo_probability: float = 0.5
     halo_height: Range = (1e-3, 0.1)

@@ -29,6 +29,10 @@ def draw_spots(
     Sticks, and counts per pixel of the halos, (N, J) each: what masking leaves, and what it takes.
     """
     anvils, spikes, number = recipe.anvil_spots, recipe.spikes, len(counter.samples)
+    if not (anvils.on or spikes.on):
+        nowhere, nothing = np.zeros(0, np.int64), np.zeros(0)
+        dark = np.zeros_like(scenery.smooth)
+        return Sticks(nowhere, nowhere, *(nothing,) * 5), dark, dark
     spacing = np.array(anvils.spacings if anvils.on else ())
     spacing = spacing[spacing > 1.02 * grid.wavelength / 2]
     known = len(spacing)
@@ -130,8 +134,11 @@ def draw_hot_pixels(
     by its counts times p/(2π·2θ·coverage), a box of its width. Their number grows with the ring.
     """
     hot = recipe.hot_pixels
+    if not hot.on:
+        nothing = np.zeros(0)
+        return Towers(np.zeros(0, np.int64), nothing, nothing, nothing)
     draws = counter.uniform("hot pixels", 2)
-    number = poisson(draws[:, 1], log_between(draws[:, 0], hot.number)) * hot.on
+    number = poisson(draws[:, 1], log_between(draws[:, 0], hot.number))
     ring = scenery.knots.two_theta * scenery.coverage.knots
     sample = np.repeat(np.arange(len(number)), number.astype(np.int64))
     first = np.cumsum(number) - number

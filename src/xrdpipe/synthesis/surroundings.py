@@ -14,7 +14,7 @@ from xrdpipe.synthesis.counter import Counter, between, log_between
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid
 
-KNOT = 5
+KNOT = 10
 """Points of the grid between knots."""
 
 WAVE_RANK = 14
@@ -123,11 +123,12 @@ def draw_coverage(knots: Knots, grid: Grid, recipe: Recipe, counter: Counter) ->
     dips = counter.uniform("dips", 1 + 3 * DIPS)
     there = np.arange(DIPS) < dips[:, :1] * DIPS
     centre = between(dips[:, 1 : 1 + DIPS], (grid.start, grid.stop))
-    width = between(dips[:, 1 + DIPS : 1 + 2 * DIPS], (0.05, 0.6))
-    depth = np.where(there, between(dips[:, 1 + 2 * DIPS :], (0.0, 0.4)), 0.0)
+    width = between(dips[:, 1 + DIPS : 1 + 2 * DIPS], (0.1, 0.6))
+    depth = between(dips[:, 1 + 2 * DIPS :], (0.0, 0.4))
     for k in range(DIPS):
-        distance = (knots.two_theta - centre[:, k : k + 1]) / width[:, k : k + 1]
-        smooth *= 1 - depth[:, k : k + 1] * np.exp(-(distance**2))
+        rows = np.flatnonzero(there[:, k])
+        distance = (knots.two_theta - centre[rows, k, None]) / width[rows, k, None]
+        smooth[rows] *= 1 - depth[rows, k, None] * np.exp(-(distance**2))
     low = grid.start + span * between(draws[:, 5], detector.low_cut)
     cut = draws[:, 4] < detector.low_cut_probability
     blind[cut, 0] = np.stack([np.full(number, grid.start - span), low], axis=1)[cut]
