@@ -41,6 +41,10 @@ def test_a_set_holds_patterns_and_targets(tmp_path):
         assert np.array_equal(targets["weight"][()] > 0, present)
         assert np.array_equal(targets["presence_masked"][()] != 0, present)
         assert 0.2 < present.mean() < 0.7
+        assert np.array_equal(np.isfinite(targets["grains"][()]), present)
+        level = file["entry/drawn/level"][()]
+        assert level.shape == (70,)
+        assert level.max() / level.min() > 100
     longer = tmp_path / "longer.h5"
     xrdpipe.synthesize(wavelength=0.4959, number=75, output=longer, seed=3, png=False)
     assert not longer.with_suffix(".png").exists()

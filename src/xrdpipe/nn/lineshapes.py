@@ -26,6 +26,9 @@ MOST_NODES = max(NODES)
 TOGETHER = 32
 """Patterns transformed at a time on a processor: what stays in its cache."""
 
+TOGETHER_ELSEWHERE = 2048
+"""The same on other devices: places in a field must fit 32 bits."""
+
 
 class Lines(NamedTuple):
     """Lines of a batch of patterns, M in all.
@@ -73,7 +76,7 @@ def render_lines(lines: Lines, number: int, size: int) -> Tensor:
     if not len(lines.sample):
         return out
     ladder = _ladder(lines, number)
-    together = TOGETHER if device.type == "cpu" else max(number, 1)
+    together = TOGETHER if device.type == "cpu" else TOGETHER_ELSEWHERE
     starts = torch.arange(0, number + together, together, device=device)
     ends = torch.searchsorted(lines.sample.contiguous(), starts).tolist()
     for k, first in enumerate(range(0, number, together)):

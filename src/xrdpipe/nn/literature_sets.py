@@ -15,7 +15,13 @@ from xrdpipe.synthesis.composition import Components
 from xrdpipe.synthesis.counter import Counter, between, counter
 from xrdpipe.synthesis.lines import LineTable
 from xrdpipe.synthesis.recipe import Recipe
-from xrdpipe.synthesis.rings import Scenery, Sticks, draw_exposure, draw_rings
+from xrdpipe.synthesis.rings import (
+    Scenery,
+    Sticks,
+    draw_exposure,
+    draw_rings,
+    ideal_crystals,
+)
 from xrdpipe.synthesis.scene import Generator, make_generator, targets_of
 from xrdpipe.synthesis.surroundings import Coverage, Knots
 from xrdpipe.types import Grid, PhaseLibrary
@@ -194,7 +200,8 @@ def draw_imperfect(generator: Generator, first: int, number: int, seed: int) -> 
         presence_unmasked=label,
         strength_masked=certain,
         strength_unmasked=certain,
-        targets=targets_of(table, components, np.zeros((number, 3)), np.full(number, np.inf)),
+        targets=targets_of(table, components, ideal_crystals(number)),
+        drawn={},
         choice=torch.from_numpy(random.uniform("version", 1)[:, 0]),
     )
 

@@ -42,6 +42,9 @@ class Pairs:
         Shape (N, K) float32: matched-filter signal to noise of the phase.
     targets
         What the patterns hold, in numpy.
+    drawn
+        What was drawn for each pattern as a whole, by name, (N,) each: counts per pixel, widths,
+        errors of the geometry, noise.
     choice
         Shape (N,), one number in (0, 1) per sample: for choosing one of its versions.
     """
@@ -55,6 +58,7 @@ class Pairs:
     strength_masked: Tensor
     strength_unmasked: Tensor
     targets: Targets
+    drawn: dict[str, NDArray[np.float64]]
     choice: Tensor
 
     def __len__(self) -> int:
@@ -63,11 +67,10 @@ class Pairs:
     def as_tensors(self) -> dict[str, Tensor]:
         """All arrays by name, those of the targets included."""
         mine = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
-        targets = mine.pop("targets")
-        return mine | {
-            part.name: torch.as_tensor(getattr(targets, part.name))
-            for part in dataclasses.fields(targets)
-        }
+        targets, drawn = mine.pop("targets"), mine.pop("drawn")
+        known = {part.name: getattr(targets, part.name) for part in dataclasses.fields(targets)}
+        known |= {f"drawn_{name}": values for name, values in drawn.items()}
+        return mine | {name: torch.as_tensor(values) for name, values in known.items()}
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,7 @@ def render(generator: Generator, scene: Scene, device: str | torch.device = "cpu
         strength_masked=strengths[0],
         strength_unmasked=strengths[1],
         targets=scene.targets,
+        drawn=scene.drawn,
         choice=canvas.tensor(scene.choice),
     )
 

@@ -45,7 +45,13 @@ TARGETS = {
     "weight": "weight fraction of all crystalline matter in the beam, unlabelled phases included",
     "lattice": "a, b, c in angstrom, alpha, beta, gamma in degrees; NaN where absent",
     "size": "crystallite size in nm; NaN where absent",
+    "microstrain": "relative spread of d; NaN where absent",
+    "grains": "number of grains in the beam; NaN where absent",
+    "march": "March-Dollase coefficient; NaN where absent",
 }
+
+DRAWN = "drawn_"
+"""Blocks hold what was drawn for a pattern as a whole under names with this start."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ def write_training_set(
     about
         What the set is made of.
     blocks
-        Arrays by the names of PATTERNS and TARGETS, one row per pattern, in order.
+        Arrays by the names of PATTERNS and TARGETS, and of what was drawn, one row per pattern, in
+        order.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".writing")
@@ -102,7 +109,8 @@ def write_training_set(
                 rows_dataset(data, name, about.number, about.grid.size, long_name=meaning)
             targets = new_group(entry, "targets", "NXcollection")
             put(targets, "phase_names", fixed_strings(list(about.phase_names)))
-            _fill(data, targets, about.number, blocks)
+            drawn = new_group(entry, "drawn", "NXcollection")
+            _fill(data, targets, drawn, about.number, blocks)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -111,6 +119,7 @@ def write_training_set(
 def _fill(
     data: h5py.Group,
     targets: h5py.Group,
+    drawn: h5py.Group,
     number: int,
     blocks: Iterable[Mapping[str, NDArray[Any]]],
 ) -> None:
@@ -126,6 +135,12 @@ def _fill(
                 targets.create_dataset(name, (number, *values.shape[1:]), values.dtype)
                 targets[name].attrs["long_name"] = meaning
             targets[name][rows] = values
+        for name in block:
+            if name.startswith(DRAWN):
+                place = name.removeprefix(DRAWN)
+                if place not in drawn:
+                    drawn.create_dataset(place, (number,), np.float32)
+                drawn[place][rows] = block[name]
         first = rows.stop
 
 

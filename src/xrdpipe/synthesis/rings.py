@@ -201,6 +201,23 @@ def draw_crystals(
     )
 
 
+def ideal_crystals(number: int) -> Crystals:
+    """Components without strain, broadening, texture or few grains."""
+    none, endless = np.zeros(number), np.full(number, np.inf)
+    return Crystals(
+        strain=np.zeros((number, 3)),
+        size=endless,
+        microstrain=none,
+        march=np.ones(number),
+        axis=np.zeros(number, np.int64),
+        grains=endless,
+        tolerance=none,
+        spread=none,
+        spot=none,
+        jitter=none,
+    )
+
+
 @dataclass(frozen=True)
 class Sticks:
     """Lines of a batch of patterns, M in all; a line is its place, shape and two areas.

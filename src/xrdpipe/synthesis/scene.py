@@ -88,6 +88,8 @@ class Targets:
         Shape (N, K, 6), strained cell in Å and degrees; NaN where absent.
     size
         Crystallite size in nm; NaN where absent.
+    microstrain, grains, march
+        Relative spread of d, number of grains in the beam, March coefficient; NaN where absent.
     """
 
     present: NDArray[np.bool_]
@@ -95,6 +97,9 @@ class Targets:
     weight: Float
     lattice: Float
     size: Float
+    microstrain: Float
+    grains: Float
+    march: Float
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,18 @@ class Scene:
     def __len__(self) -> int:
         return len(self.pixel)
 
+    @property
+    def drawn(self) -> dict[str, Float]:
+        """What was drawn for each pattern as a whole, (N,) each: the exposure and the detector."""
+        shared = {part.name: getattr(self.exposure, part.name) for part in fields(Exposure)}
+        return shared | {
+            "pixel": self.pixel,
+            "readout": self.readout,
+            "ripple": self.ripple,
+            "ripple_length": self.ripple_length.astype(np.float64),
+            "split": self.split.astype(np.float64),
+        }
+
 
 def draw_scene(generator: Generator, first: int, number: int, seed: int) -> Scene:
     """Draw the samples first … first + number − 1 of a stream.
@@ -197,7 +214,7 @@ def draw_scene(generator: Generator, first: int, number: int, seed: int) -> Scen
         ripple=log_between(disturbance[:, 1], noise.ripple) * noise.on,
         ripple_length=np.round(between(disturbance[:, 2], noise.ripple_length)).astype(np.int64),
         keys=random.keys("fields"),
-        targets=targets_of(generator.table, components, crystals.strain, crystals.size),
+        targets=targets_of(generator.table, components, crystals),
         choice=random.uniform("version", 1)[:, 0],
         components=components,
         crystals=crystals,
@@ -213,21 +230,31 @@ def _joined(one: Sticks, other: Sticks) -> Sticks:
     )
 
 
-def targets_of(table: LineTable, components: Components, strain: Float, size: Float) -> Targets:
-    """The truth about N patterns, from strains (E, 3) and sizes in Å (E,) of their components."""
+def targets_of(table: LineTable, components: Components, crystals: Crystals) -> Targets:
+    """The truth about N patterns, from the state of their components."""
     number, known = components.label.shape
     sample, phase = components.sample, components.phase
     mass = components.fraction * table.weight[phase]
     total = np.bincount(sample, weights=mass, minlength=number)
     mine = np.flatnonzero((phase < known) & components.label[sample, np.minimum(phase, known - 1)])
     where = sample[mine], phase[mine]
-    scattering, weight = np.zeros((number, known)), np.zeros((number, known))
-    lattice, nanometres = np.full((number, known, 6), np.nan), np.full((number, known), np.nan)
-    scattering[where] = components.fraction[mine]
-    weight[where] = mass[mine] / total[sample[mine]]
-    lattice[where] = _cells(table.basis[phase[mine]] * (1 + strain[mine, None, :]))
-    nanometres[where] = size[mine] / 10
-    return Targets(components.label, scattering, weight, lattice, nanometres)
+
+    def placed(values: Float, elsewhere: float = np.nan) -> Float:
+        table = np.full((number, known, *values.shape[1:]), elsewhere)
+        table[where] = values[mine]
+        return table
+
+    strained = table.basis[phase] * (1 + crystals.strain[:, None, :])
+    return Targets(
+        present=components.label,
+        scattering=placed(components.fraction, 0.0),
+        weight=placed(mass / total[sample], 0.0),
+        lattice=placed(_cells(strained)),
+        size=placed(crystals.size / 10),
+        microstrain=placed(crystals.microstrain),
+        grains=placed(crystals.grains),
+        march=placed(crystals.march),
+    )
 
 
 def _cells(basis: Float) -> Float:
