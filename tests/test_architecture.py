@@ -27,6 +27,7 @@ LAYERS = [
     },
     {"frames", "integration"},
     {"synthesis", "simulation"},
+    {"classical"},
     {"nn"},
     {"store", "pictures"},
     {"stages"},

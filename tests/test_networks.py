@@ -31,6 +31,19 @@ def test_paper_network_has_the_published_sizes():
     assert dropout == [0.2, 0.2, 0.2]
 
 
+def test_single_task_networks_share_nothing():
+    network = make_network("single-task", 1, 3, 1901).eval()
+    assert parameters(network) == 3 * parameters(PaperNetwork(phases=1))
+    views = torch.rand(2, 1, 1901, requires_grad=True)
+    network.log_odds(views)[:, 1].sum().backward()
+    touched = [
+        any(p.grad is not None and bool(p.grad.any()) for p in one.parameters())
+        for one in network.networks
+    ]
+    assert touched == [False, True, False]
+    assert network.latent(views).shape == (2, 3 * 3584)
+
+
 def test_log_odds_are_those_of_the_softmax():
     network = PaperNetwork().eval()
     views = torch.rand(4, 1, 1901)

@@ -159,18 +159,21 @@ def _coverage_view(filled: Array32, coverage: Array32, spottiness: FloatArray | 
 
 
 def _spottiness_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
-    """asinh(spottiness/(3 σ)): what rejection removed, in units of the pattern's noise."""
+    """asinh(spottiness/(3 σ)): what rejection removed, in units of the pattern's noise.
+
+    0 where it was not measured: patterns integrated elsewhere bring none.
+    """
     if spottiness is None:
-        raise InputError(
-            "this model has the input channel 'spottiness', which the patterns lack; "
-            "integrate again with --spottiness."
-        )
+        return np.zeros_like(filled)
     sigma = noise(filled)
     excess = np.nan_to_num(np.asarray(spottiness, dtype=np.float32))
     scale = ASINH_SCALE * np.where(sigma > 0, sigma, np.float32(np.inf))
     view: Array32 = np.arcsinh(excess / scale).astype(np.float32)
     return view
 
+
+OPTIONAL = ("spottiness",)
+"""Channels that patterns may lack."""
 
 CHANNELS: dict[str, Callable[[Array32, Array32, Any], Array32]] = {
     "minmax": _minmax_view,
@@ -208,7 +211,7 @@ def build_channels(
     coverage
         Same shape, 0-1.
     spottiness
-        Same shape, or None when not measured.
+        Same shape, or None when not measured; its channel is then 0.
 
     Returns
     -------
@@ -219,7 +222,7 @@ def build_channels(
     OptionError
         Unknown channel name.
     InputError
-        Arrays of different shapes, or a channel that the patterns lack.
+        Arrays of different shapes.
     """
     check_channels(names)
     if intensity.ndim != 2 or coverage.shape != intensity.shape:

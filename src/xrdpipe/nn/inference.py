@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,8 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from xrdpipe.channels import build_channels
+from xrdpipe.classical import METHODS
+from xrdpipe.classical.decision import log_odds, terms
+from xrdpipe.classical.factorisation import Factorisation
+from xrdpipe.classical.methods import Method, make_method
 from xrdpipe.errors import EnvironmentProblemError, InputError, OptionError
-from xrdpipe.nn.model_folder import ModelCard, file_sha256, read_card
+from xrdpipe.nn.model_folder import ModelCard, file_sha256, phase_library, read_card
 from xrdpipe.nn.networks import Network, make_network
 from xrdpipe.types import FloatArray
 
@@ -22,23 +27,117 @@ BLOCK = 256
 """Rows per call of the network, aligned to row 0, the last block padded: results then do not
 depend on how many rows are asked for (decision 22)."""
 
+MAP_ROWS = 1024
+"""Patterns of a map, evenly spaced, that its free components are found from."""
+
+COEFFICIENTS = "coefficients"
+"""Name of a classical method's decision in its file of weights."""
+
+MapPatterns = Iterable[tuple[int, FloatArray, FloatArray]]
+"""First row, intensity and coverage of one block of a map after the other."""
+
+
+class Evidence(Protocol):
+    """What turns patterns into log-odds: an ensemble of networks, or a classical method."""
+
+    def log_odds(
+        self, intensity: FloatArray, coverage: FloatArray, spottiness: FloatArray | None
+    ) -> NDArray[np.float64]:
+        """Log-odds of up to 256 rows before calibration, shape (members, rows, K)."""
+
+    def for_map(self, rows: int, patterns: MapPatterns) -> Evidence:
+        """The same after a look at all patterns of a map."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks of one kind, in evaluation mode.
+
+    Parameters
+    ----------
+    networks, channels
+        The members and their common input.
+    device
+        Where they run.
+    """
+
+    networks: tuple[Network, ...]
+    channels: tuple[str, ...]
+    device: torch.device
+
+    def log_odds(
+        self, intensity: FloatArray, coverage: FloatArray, spottiness: FloatArray | None
+    ) -> NDArray[np.float64]:
+        """Log-odds of up to 256 rows before calibration, shape (members, rows, K)."""
+        views = build_channels(self.channels, intensity, coverage, spottiness)
+        padded = np.zeros((BLOCK, *views.shape[1:]), dtype=np.float32)
+        padded[: len(views)] = views
+        with torch.inference_mode():
+            batch = torch.from_numpy(padded).to(self.device)
+            odds = torch.stack([network.log_odds(batch) for network in self.networks])
+        result: NDArray[np.float64] = odds[:, : len(views)].cpu().numpy().astype(np.float64)
+        return result
+
+    def for_map(self, rows: int, patterns: MapPatterns) -> Ensemble:
+        """Networks judge every pattern by itself."""
+        return self
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A classical method with its decision.
+
+    Parameters
+    ----------
+    method
+        Gives features of a decision.
+    coefficients
+        Shape (K, P), of the logistic regression.
+    """
+
+    method: Method
+    coefficients: NDArray[np.float64]
+
+    def log_odds(
+        self, intensity: FloatArray, coverage: FloatArray, spottiness: FloatArray | None
+    ) -> NDArray[np.float64]:
+        """Log-odds of up to 256 rows, shape (1, rows, K); 0 where no line is covered."""
+        rows = len(intensity)
+        padded = np.full((BLOCK, intensity.shape[1]), np.nan)
+        seen = np.zeros_like(padded)
+        padded[:rows], seen[:rows] = intensity, coverage
+        odds = log_odds(self.method.scores(padded, seen)[:rows], self.coefficients)
+        return odds[None]
+
+    def for_map(self, rows: int, patterns: MapPatterns) -> Classical:
+        """With the free components of the map, for methods that have any."""
+        if not isinstance(self.method, Factorisation):
+            return self
+        every = -(-rows // MAP_ROWS)
+        chosen = [
+            (intensity[-first % every :: every], coverage[-first % every :: every])
+            for first, intensity, coverage in patterns
+        ]
+        intensity, coverage = (np.concatenate(part) for part in zip(*chosen, strict=True))
+        return replace(self, method=self.method.for_map(intensity, coverage))
+
 
 @dataclass(frozen=True)
 class Model:
-    """A trained ensemble, ready to predict.
+    """A trained model, ready to predict.
 
     Parameters
     ----------
     card
         Grid, channels, phases, calibration.
-    networks
-        The members, in evaluation mode, on ``device``.
+    evidence
+        Networks or a classical method.
     device
-        Where they run.
+        Where it runs.
     """
 
     card: ModelCard
-    networks: tuple[Network, ...]
+    evidence: Evidence
     device: torch.device
 
     def predict(
@@ -75,19 +174,19 @@ class Model:
                 f"({self.card.grid}); got shape {intensity.shape}. Resample them first."
             )
         odds = [
-            self._block(
+            self.evidence.log_odds(
                 intensity[row : row + BLOCK],
                 coverage[row : row + BLOCK],
                 None if spottiness is None else spottiness[row : row + BLOCK],
             )
             for row in range(0, len(intensity), BLOCK)
         ]
-        members = len(self.networks)
+        members = len(self.card.weights)
         empty = np.zeros((members, 0, len(self.card.phases)))
-        log_odds = np.concatenate([empty, *odds], axis=1)
+        raw = np.concatenate([empty, *odds], axis=1)
         each = np.stack(
             [
-                logistic(log_odds[index] / entry.temperature + np.array(entry.bias))
+                logistic(raw[index] / entry.temperature + np.array(entry.bias))
                 for index, entry in enumerate(self.card.weights)
             ]
         )
@@ -96,18 +195,18 @@ class Model:
         probability[blank] = spread[blank] = np.nan
         return probability.astype(np.float32), spread.astype(np.float32)
 
-    def _block(
-        self, intensity: FloatArray, coverage: FloatArray, spottiness: FloatArray | None
-    ) -> NDArray[np.float64]:
-        """Raw log-odds of up to 256 rows, shape (members, rows, K)."""
-        views = build_channels(self.card.channels, intensity, coverage, spottiness)
-        padded = np.zeros((BLOCK, *views.shape[1:]), dtype=np.float32)
-        padded[: len(views)] = views
-        with torch.inference_mode():
-            batch = torch.from_numpy(padded).to(self.device)
-            odds = torch.stack([network.log_odds(batch) for network in self.networks])
-        result: NDArray[np.float64] = odds[:, : len(views)].cpu().numpy().astype(np.float64)
-        return result
+    def for_map(self, rows: int, patterns: MapPatterns) -> Model:
+        """The model after a look at all patterns of a map, for methods that use it.
+
+        Parameters
+        ----------
+        rows
+            Patterns of the map.
+        patterns
+            Number of the first row, intensity and coverage of one block after the other; read
+            only by methods that look at them.
+        """
+        return replace(self, evidence=self.evidence.for_map(rows, patterns))
 
 
 def logistic(log_odds: FloatArray) -> NDArray[np.float64]:
@@ -177,14 +276,17 @@ def load_model(folder: Path | str, device: str = "auto") -> Model:
     folder = Path(folder)
     card = read_card(folder)
     where = choose_device(device)
+    for entry in card.weights:
+        if file_sha256(folder / entry.file) != entry.sha256:
+            raise InputError(
+                f"'{folder / entry.file}' has changed since training (its sha256 is not that of "
+                "model.json); restore it or train again."
+            )
+    if card.network in METHODS:
+        return Model(card, _load_classical(folder, card), torch.device("cpu"))
     networks = []
     for entry in card.weights:
         path = folder / entry.file
-        if file_sha256(path) != entry.sha256:
-            raise InputError(
-                f"'{path}' has changed since training (its sha256 is not that of model.json); "
-                "restore it or train again."
-            )
         network = make_network(card.network, len(card.channels), len(card.phases), card.grid.size)
         try:
             network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
@@ -194,4 +296,21 @@ def load_model(folder: Path | str, device: str = "auto") -> Model:
                 f"and {card.grid.size} points: {str(error).splitlines()[0]}"
             ) from error
         networks.append(network.to(where).eval())
-    return Model(card, tuple(networks), where)
+    return Model(card, Ensemble(tuple(networks), card.channels, where), where)
+
+
+def _load_classical(folder: Path, card: ModelCard) -> Classical:
+    """Method and decision of a classical model."""
+    path = folder / card.weights[0].file
+    method = make_method(card.network, phase_library(folder), card.grid)
+    expected = (len(card.phases), terms(method.features))
+    try:
+        found = load_file(path)[COEFFICIENTS].numpy()
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"'{path}' holds no '{COEFFICIENTS}' of a decision ({error}).") from error
+    if found.shape != expected:
+        raise InputError(
+            f"'{path}' does not fit method '{card.network}': its coefficients have shape "
+            f"{found.shape}, expected {expected}; train again."
+        )
+    return Classical(method, found.astype(np.float64))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xrdpipe.channels import check_channels
+from xrdpipe.classical import METHODS
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
 from xrdpipe.types import BoolArray, FloatArray, Grid, PhaseLibrary
@@ -69,9 +70,10 @@ class ModelCard:
     name
         Model name.
     network
-        Name of the network, see :data:`xrdpipe.nn.networks.NETWORKS`.
+        Name of the network, see :data:`xrdpipe.nn.networks.NETWORKS`, or of the classical method,
+        see :data:`xrdpipe.classical.METHODS`.
     channels
-        Ordered input channels, see :data:`xrdpipe.channels.CHANNELS`.
+        Ordered input channels, see :data:`xrdpipe.channels.CHANNELS`; none of a classical method.
     grid
         Start, stop and step in degrees and the wavelength in Å.
     normalisation
@@ -162,7 +164,8 @@ def read_card(folder: Path | str) -> ModelCard:
         raise InputError(
             f"'{path}': an entry is missing or has the wrong kind ({error})."
         ) from error
-    check_channels(card.channels)
+    if card.network not in METHODS:
+        check_channels(card.channels)
     if not (len(card.prior) == len(card.phases) > 0 and card.weights):
         raise InputError(
             f"'{path}' lists {len(card.phases)} phases, {len(card.prior)} priors and "

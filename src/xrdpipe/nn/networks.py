@@ -80,6 +80,38 @@ def _branch(features: int) -> nn.Sequential:
     )
 
 
+class SingleTaskNetworks(nn.Module):
+    """One network per phase that shares nothing: the predecessor of the multi-task network.
+
+    Li et al. (2024) compare with three independent binary networks of an earlier study without
+    giving their layers; each is here the paper's own network for one phase, so that sharing is all
+    that differs.
+
+    Parameters
+    ----------
+    channels, phases, points
+        As in PaperNetwork.
+    """
+
+    def __init__(self, channels: int = 1, phases: int = 3, points: int = 1901) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(PaperNetwork(channels, 1, points) for _ in range(phases))
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Logits of (absent, present), shape (N, K, 2), from views (N, C, n)."""
+        return torch.cat([network(views) for network in self.networks], dim=1)
+
+    def log_odds(self, views: Tensor) -> Tensor:
+        """Log-odds of presence, shape (N, K)."""
+        logits = self.forward(views)
+        return logits[..., 1] - logits[..., 0]
+
+    def latent(self, views: Tensor) -> Tensor:
+        """Features of all networks, shape (N, K F)."""
+        parts = [cast(PaperNetwork, network).latent(views) for network in self.networks]
+        return torch.cat(parts, dim=1)
+
+
 class _Block(nn.Module):
     """Residual block of two convolutions with group normalisation."""
 
@@ -157,10 +189,11 @@ class SmallResNet(nn.Module):
         return self.forward(views)
 
 
-Network = PaperNetwork | SmallResNet
+Network = PaperNetwork | SingleTaskNetworks | SmallResNet
 
 NETWORKS: dict[str, Callable[[int, int, int], Network]] = {
     "paper": PaperNetwork,
+    "single-task": SingleTaskNetworks,
     "small-resnet": SmallResNet,
 }
 """Name in ``model.json`` → network. Names stay once a model with them is released."""

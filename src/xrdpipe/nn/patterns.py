@@ -107,7 +107,9 @@ class Chosen:
         )
 
 
-def choose(batch: dict[str, Tensor], masked_share: float) -> Chosen:
+def choose(
+    batch: dict[str, Tensor], masked_share: float, spottiness_share: float = 1.0
+) -> Chosen:
     """The masked version of a share of the samples, the unmasked one of the others.
 
     Parameters
@@ -116,8 +118,12 @@ def choose(batch: dict[str, Tensor], masked_share: float) -> Chosen:
         From :meth:`Pairs.as_tensors`.
     masked_share
         0-1; which samples it takes depends on their numbers alone.
+    spottiness_share
+        0-1, samples whose spottiness is told; that of the others is 0.
     """
     masked = batch["choice"] < masked_share
+    # The digits of the same number further down are independent of it.
+    told = torch.frac(batch["choice"].double() * 4096) < spottiness_share
 
     def version(name: str) -> NDArray[Any]:
         chosen = torch.where(masked[:, None], batch[f"{name}masked"], batch[f"{name}unmasked"])
@@ -126,7 +132,7 @@ def choose(batch: dict[str, Tensor], masked_share: float) -> Chosen:
     return Chosen(
         intensity=version(""),
         coverage=batch["coverage"].cpu().numpy(),
-        spottiness=batch["spottiness"].cpu().numpy(),
+        spottiness=torch.where(told[:, None], batch["spottiness"], 0.0).cpu().numpy(),
         presence=version("presence_"),
         strength=version("strength_"),
         masked=masked.cpu().numpy(),

@@ -106,12 +106,15 @@ class PatternStream(IterableDataset[dict[str, Tensor]]):
             number += of
 
 
-def draw_chosen(stream: Stream, first: int, number: int, masked_share: float) -> Chosen:
+def draw_chosen(
+    stream: Stream, first: int, number: int, masked_share: float, spottiness_share: float = 1.0
+) -> Chosen:
     """One version of each of the samples first … first + number − 1."""
     parts = [
         choose(
             draw_block(stream, start, min(BLOCK, first + number - start)).as_tensors(),
             masked_share,
+            spottiness_share,
         )
         for start in range(first, first + number, BLOCK)
     ]
@@ -119,10 +122,13 @@ def draw_chosen(stream: Stream, first: int, number: int, masked_share: float) ->
 
 
 def views_of(
-    batch: dict[str, Tensor], channels: tuple[str, ...], masked_share: float
+    batch: dict[str, Tensor],
+    channels: tuple[str, ...],
+    masked_share: float,
+    spottiness_share: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Inputs (N, C, n) and labels (N, K) of a batch of a stream."""
-    chosen = choose(batch, masked_share)
+    chosen = choose(batch, masked_share, spottiness_share)
     views = build_channels(channels, chosen.intensity, chosen.coverage, chosen.spottiness)
     return torch.from_numpy(views), torch.from_numpy(chosen.presence)
 
@@ -135,6 +141,7 @@ def batches(
     last: int,
     size: int,
     workers: int,
+    spottiness_share: float = 1.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels of the batches first … last − 1 of ``size`` samples each, in order.
 
@@ -153,7 +160,12 @@ def batches(
         generator=torch.Generator(),
         # Spawned, not forked: torch has threads, and a fork would copy their locks.
         multiprocessing_context="spawn" if workers else None,
-        collate_fn=functools.partial(views_of, channels=channels, masked_share=masked_share),
+        collate_fn=functools.partial(
+            views_of,
+            channels=channels,
+            masked_share=masked_share,
+            spottiness_share=spottiness_share,
+        ),
     )
     try:
         yield from loader

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from xrdpipe.channels import check_channels
+from xrdpipe.classical import METHODS
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.masks import shipped_folder
 from xrdpipe.synthesis.recipe import Recipe
@@ -17,7 +18,7 @@ DEFAULT_RECIPE = "train-small"
 
 CHOICES = {
     "data": ("stream", "s-set", "synthetic-crystals"),
-    "network": ("small-resnet", "paper"),
+    "network": ("small-resnet", "paper", *METHODS),
     "loss": ("bce", "cross-entropy"),
     "optimizer": ("adamw", "adam"),
     "schedule": ("one-cycle", "constant"),
@@ -33,7 +34,9 @@ class TrainRecipe:
     Parameters
     ----------
     network
-        ``small-resnet`` or ``paper``.
+        ``small-resnet`` or ``paper``, or a classical method, which uses of this table only
+        ``epochs`` times ``patterns_per_epoch`` patterns for its decision, ``masked_share`` and
+        ``held_out``.
     channels
         Input channels in order.
     data
@@ -41,6 +44,8 @@ class TrainRecipe:
         (2024); ``synthetic-crystals``: a stream with the imperfections of Schopmans et al. (2023).
     masked_share
         Part of a stream's patterns shown in their masked version, the others unmasked.
+    spottiness_share
+        Part of a stream's patterns whose spottiness is told; the network learns to do without.
     mixtures
         Mixed patterns added to the fixed set.
     loss
@@ -71,6 +76,7 @@ class TrainRecipe:
     channels: tuple[str, ...] = ("sqrt", "highpass", "coverage")
     data: str = "stream"
     masked_share: float = 0.5
+    spottiness_share: float = 0.6
     mixtures: int = 1056
     loss: str = "bce"
     class_weights: tuple[float, float] = (1.0, 1.0)
@@ -128,7 +134,7 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         raise OptionError(f"{where}: '{key}' must be a number; got {value!r}.")
     if isinstance(default, int) and not isinstance(value, int):
         raise OptionError(f"{where}: '{key}' must be a whole number; got {value!r}.")
-    free = ("workers", "masked_share", "noise", "weight_decay", "mixtures")
+    free = ("workers", "masked_share", "spottiness_share", "noise", "weight_decay", "mixtures")
     if value < 0 or (value == 0 and key not in free):
         raise OptionError(f"{where}: '{key}' must be positive; got {value!r}.")
     return value

@@ -129,7 +129,9 @@ def train(
     ]
     progress.done()
     progress.note("calibrating on held-out synthetic patterns")
-    held_out = draw_chosen(task.stream(CALIBRATION), 0, recipe.held_out, recipe.masked_share)
+    held_out = draw_chosen(
+        task.stream(CALIBRATION), 0, recipe.held_out, recipe.masked_share, recipe.spottiness_share
+    )
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     _write_model(task, networks, held_out, model, name, notes)
@@ -263,6 +265,7 @@ def _feed(
             recipe.epochs * steps,
             recipe.batch,
             recipe.workers,
+            recipe.spottiness_share,
         )
         return
     for epoch in range(done, recipe.epochs):
@@ -426,7 +429,10 @@ def evaluate(task: Task, model_folder: Path) -> dict[str, Any]:
     counted apart. The calibration error is taken after shifting the prior to the prevalence.
     """
     model = load_model(model_folder, "cpu")
-    batch = draw_chosen(task.stream(REPORT), 0, task.recipe.held_out, task.recipe.masked_share)
+    recipe = task.recipe
+    batch = draw_chosen(
+        task.stream(REPORT), 0, recipe.held_out, recipe.masked_share, recipe.spottiness_share
+    )
     probability, _ = model.predict(batch.intensity, batch.coverage, batch.spottiness)
     rows = {
         "all": np.ones(len(batch.masked), dtype=bool),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from xrdpipe import config as options
+from xrdpipe.channels import OPTIONAL
 from xrdpipe.config import IntegrateConfig, MapConfig
 from xrdpipe.errors import InputError, OptionError
 from xrdpipe.frames import open_frames
@@ -69,6 +70,11 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
             return Outcome(output, 0, f"{output}: already done.")
         check_coverage(source, card.grid, plan)
         _note_polarization(source, card, plan, progress)
+        if missing := _missing_channels(source, card):
+            progress.note(
+                f"warning: model {card.name} can use {', '.join(missing)}, which {patterns} lacks; "
+                "it copes, but sees less (integrate --spottiness gives it)"
+            )
         predictions = predict(source, decision, progress)
         phase_map = assemble(predictions, scan, card.phase_names)
         header = MapHeader(
@@ -97,15 +103,18 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
     spread = np.full_like(probability, np.nan)
     status = source.status.astype(np.uint8).copy()
+    patterns_of_map = (
+        (first, patterns.intensity, patterns.coverage)
+        for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan)
+    )
+    model = decision.model.for_map(source.n_rows, patterns_of_map)
     progress.start("map", source.n_rows)
     for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
         where = slice(first, first + patterns.intensity.shape[0])
         usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
         outside = (patterns.status == FrameStatus.OK) & ~usable
         status[where][outside] = PixelStatus.OUTSIDE_GRID
-        block, width = decision.model.predict(
-            patterns.intensity, patterns.coverage, patterns.spottiness
-        )
+        block, width = model.predict(patterns.intensity, patterns.coverage, patterns.spottiness)
         if decision.prior != decision.card.prior:
             block = prior_shift(block, decision.card.prior, decision.prior)
         seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
@@ -193,6 +202,11 @@ def _note_polarization(
         )
 
 
+def _missing_channels(source: PatternsFile, card: ModelCard) -> list[str]:
+    """Optional channels of the model that the patterns do not bring."""
+    return [name for name in OPTIONAL if name in card.channels and name not in source.signals]
+
+
 def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, Any]:
     resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     return {
@@ -217,6 +231,7 @@ def _parameters(
         "weights_sha256": model_sha256(folder),
         "input_variant": source.variant,
         "channels": ", ".join(card.channels),
+        "channels_absent": ", ".join(_missing_channels(source, card)),
         "grid": str(card.grid),
         "wavelength_trained": card.wavelength,
         "normalisation": card.normalisation,

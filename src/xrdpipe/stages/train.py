@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xrdpipe.classical import METHODS
 from xrdpipe.config import TrainConfig
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, OutputExistsError
@@ -60,12 +61,14 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
     # torch is loaded only when everything that can be refused has been checked.
     import torch
 
+    from xrdpipe.nn.classical_training import train_classical
     from xrdpipe.nn.training import Task, train
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     task = Task(library, distractors, grid, recipe, synthesis, config.seed)
-    report = train(task, work, output.name, progress)
+    learn = train_classical if recipe.network in METHODS else train
+    report = learn(task, work, output.name, progress)
     model = work / "model"
     (work / RUN).replace(model / RUN)
     if output.exists():

@@ -1,0 +1,144 @@
+"""The decision of a classical method, learned from synthetic patterns, as a model folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from xrdpipe.classical.decision import fit_decision, log_odds
+from xrdpipe.classical.methods import Method, make_method
+from xrdpipe.errors import OptionError
+from xrdpipe.nn.inference import BLOCK, COEFFICIENTS
+from xrdpipe.nn.model_folder import ModelCard, PhaseEntry, WeightsEntry, file_sha256, write_card
+from xrdpipe.nn.stream import draw_chosen
+from xrdpipe.nn.training import CALIBRATION, TRAINING, Task, calibrate, evaluate, strongest_lines
+from xrdpipe.types import IntArray, Progress
+
+WEIGHTS = "weights-0.safetensors"
+
+
+def train_classical(
+    task: Task, folder: Path, name: str, progress: Progress, notes: str = ""
+) -> dict[str, Any]:
+    """Learn the decision of a classical method and write its model folder.
+
+    The decision is fitted on one stream, calibrated on a second and reported on a third; the
+    seed of the task names them.
+
+    Parameters
+    ----------
+    task
+        What is to be trained; its recipe names the method.
+    folder
+        Working folder; the model goes to ``folder/model``.
+    name
+        Name of the model.
+    progress
+        Where to report.
+    notes
+        Written to the card.
+
+    Returns
+    -------
+    The report, also in ``model/report.json``.
+
+    Raises
+    ------
+    OptionError
+        The recipe wants other patterns than a stream, or more than one member.
+    """
+    started = time.perf_counter()
+    recipe = task.recipe
+    if recipe.data == "s-set" or recipe.members != 1:
+        raise OptionError(
+            f"network '{recipe.network}' is a classical method: it needs data 'stream' and one "
+            f"member; the recipe has data '{recipe.data}' and {recipe.members} members."
+        )
+    method = make_method(recipe.network, task.library, task.grid)
+    number = recipe.epochs * recipe.patterns_per_epoch
+    progress.start("patterns", number + recipe.held_out)
+    coefficients = fit_decision(*_seen(task, method, TRAINING, number, progress))
+    features, labels = _seen(task, method, CALIBRATION, recipe.held_out, progress)
+    temperature, bias = calibrate(log_odds(features, coefficients), labels)
+    # Folded in, so that log-odds of 0 stay what they mean: nothing is known.
+    coefficients = coefficients / temperature
+    coefficients[:, 0] += bias
+    progress.done()
+    model = folder / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    _write_model(task, coefficients, model, name, notes)
+    report = {
+        "name": name,
+        "seed": task.seed,
+        "seconds_of_this_session": round(time.perf_counter() - started, 1),
+        "patterns_seen": number,
+        **evaluate(task, model),
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False)
+    (model / "report.json").write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def _seen(
+    task: Task, method: Method, use: int, number: int, progress: Progress
+) -> tuple[NDArray[np.float64], IntArray]:
+    """Features (N, K, F) and labels (N, K) of the first patterns of a stream."""
+    features, labels = [], []
+    for first in range(0, number, BLOCK):
+        count = min(BLOCK, number - first)
+        batch = draw_chosen(task.stream(use), first, count, task.recipe.masked_share)
+        features.append(method.scores(batch.intensity, batch.coverage))
+        labels.append(batch.presence)
+        progress.advance(count)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _write_model(
+    task: Task, coefficients: NDArray[np.float64], folder: Path, name: str, notes: str
+) -> None:
+    """Write decision, phases and card."""
+    (folder / "phases").mkdir(parents=True)
+    recipe = task.recipe
+    save_file({COEFFICIENTS: torch.from_numpy(coefficients)}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
+    phases = []
+    for phase in task.library.phases:
+        file = f"phases/{phase.name}.cif"
+        (folder / file).write_text(phase.cif, encoding="utf-8")
+        lines = strongest_lines(phase, task.grid)
+        phases.append(PhaseEntry(phase.name, file, file_sha256(folder / file), lines))
+    none = (0.0,) * len(phases)
+    card = ModelCard(
+        name=name,
+        network=recipe.network,
+        channels=(),
+        grid=task.grid,
+        normalisation=(
+            "None: a classical method on bins weighted by the noise of the pattern itself; bins "
+            "without data do not count."
+        ),
+        polarization_corrected=True,
+        min_coverage=0.5,
+        prior=(0.5,) * len(phases),
+        phases=tuple(phases),
+        weights=(WeightsEntry(WEIGHTS, file_sha256(folder / WEIGHTS), 1.0, none),),
+        recipe={
+            "train": asdict(recipe),
+            "synthesis": asdict(task.synthesis),
+            "seed": task.seed,
+            "distractors": [phase.name for phase in task.distractors],
+        },
+        versions={p: version(p) for p in ("xrdpipe", "torch", "numpy", "scipy", "gemmi")},
+        notes=notes or f"Classical method '{recipe.network}', no network; see docs/classical.md.",
+    )
+    write_card(card, folder)
