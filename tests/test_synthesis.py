@@ -94,6 +94,15 @@ def test_fields_are_uniform_and_independent():
     assert abs(float(neighbours)) < 5 / np.sqrt(80 * 1901)
 
 
+def test_the_largest_and_smallest_words_give_finite_numbers():
+    """One word in 16 million used to round to 1, whose normal number is infinite."""
+    words = torch.tensor([[-1, 0, 2**31 - 1, -(2**31)]], dtype=torch.int32)
+    uniform = counting._fine(words)
+    assert 0 < float(uniform.min()) < 1e-6
+    assert 1 - 1e-6 < float(uniform.max()) < 1
+    assert torch.isfinite(counting.normal(uniform)).all()
+
+
 @pytest.mark.parametrize("mean", [0.05, 0.7, 3.9, 4.1, 9.0, 15.0, 29.0])
 def test_small_poisson_numbers_follow_the_distribution(mean):
     quantile = (np.arange(200_000) + 0.5) / 200_000

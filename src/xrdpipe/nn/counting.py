@@ -62,9 +62,9 @@ def _words(keys: Tensor, field: int, size: int) -> Tensor:
 
 
 def _fine(words: Tensor) -> Tensor:
-    """The upper 24 bits: what a float32 between 0 and 1 resolves evenly."""
-    upper = words.bitwise_right_shift_(8).bitwise_and_(0xFFFFFF)
-    return upper.to(torch.float32).add_(0.5).mul_(2.0**-24)
+    """The upper 23 bits and a half: with one bit more, the largest would round to 1."""
+    upper = words.bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)
+    return upper.to(torch.float32).add_(0.5).mul_(2.0**-23)
 
 
 def _mix(x: Tensor) -> Tensor:
