@@ -49,6 +49,34 @@ def test_calibration_and_brier():
     assert metrics.expected_calibration_error(drawn[order], shifted[order]) == pytest.approx(error)
 
 
+def test_calibration_with_weights_is_that_of_repeated_pixels():
+    truth = np.array([1, 0, 1, 0, 0], bool)
+    probability = np.array([0.9, 0.6, 0.6, 0.2, 0.1])
+    weight = np.array([2, 1, 3, 4, 1])
+    once = metrics.expected_calibration_error(truth, probability, 4, weight)
+    again = np.repeat(truth, weight), np.repeat(probability, weight)
+    assert once == pytest.approx(metrics.expected_calibration_error(*again, 4))
+    assert metrics.calibration_bins(np.arange(6.0), 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert metrics.calibration_bins(np.array([1.0, 2.0]), 2, np.array([9.0, 1.0])).tolist() == [
+        0,
+        1,
+    ]
+
+
+def test_risk_coverage():
+    right = np.array([1, 1, 0, 1], bool)
+    coverage, risk = metrics.risk_coverage(right, np.array([0.9, 0.8, 0.7, 0.6]))
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 4])
+    # Equal confidence is one step, in whatever order the pixels come.
+    coverage, risk = metrics.risk_coverage(right, np.full(4, 0.5))
+    assert (coverage.tolist(), risk.tolist()) == ([1], [0.25])
+    sure = np.array([0.9, 0.8, 0.1, 0.6])
+    assert metrics.area_under_risk(right, sure) == pytest.approx(1 / 16)
+    assert metrics.area_under_risk(right, 1 - sure) > 0.25
+    assert math.isnan(metrics.area_under_risk(right[:0], sure[:0]))
+
+
 def test_scores_of_a_known_table():
     # 20 present (18 found), 70 absent (7 false alarms), 10 undetermined
     truth = np.array([1] * 20 + [0] * 70 + [1] * 4 + [0] * 6, bool)
@@ -65,6 +93,7 @@ def test_scores_of_a_known_table():
     expected = (18 * 63 - 7 * 2) / math.sqrt(25 * 20 * 70 * 65)
     assert scores.mcc == pytest.approx(expected)
     assert scores.brier == pytest.approx((81 * 0.01 + 9 * 0.81) / 90)
+    assert scores.aurc == pytest.approx(9 / 90)
     assert scores.accuracy_low < 0.9 < scores.accuracy_high
     parts = scores.true_present, scores.false_present, scores.true_absent, scores.false_absent
     assert parts == (18, 7, 63, 2)
@@ -74,7 +103,7 @@ def test_undefined_scores_are_nan_not_errors():
     nothing = metrics.score_phase("calcite", np.zeros(5, bool), np.full(5, np.nan), np.full(5, -1))
     assert nothing.undetermined == 5
     assert nothing.accuracy_all == 0
-    for name in ("accuracy", "balanced_accuracy", "f1", "mcc", "auroc", "brier", "ece"):
+    for name in ("accuracy", "balanced_accuracy", "f1", "mcc", "auroc", "brier", "ece", "aurc"):
         assert math.isnan(getattr(nothing, name))
 
 

@@ -102,7 +102,7 @@ def test_again_other_and_refused(tmp_path):
         xrdpipe.synthesize(**options, seed=1)
     xrdpipe.synthesize(**options, seed=1, restart=True)
     with pytest.raises(OptionError, match="fixed set"):
-        xrdpipe.synthesize(**options, recipe="train-paper")
+        xrdpipe.synthesize(**options, recipe="paper/mtl")
     with pytest.raises(InputError, match="use a wider"):
         xrdpipe.synthesize(**{**options, "output": tmp_path / "o.h5"}, grid="1:1.5:0.01")
     assert not (tmp_path / "o.h5").exists()

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, library, mon
 
 
 def test_the_paper_recipe_learns_its_own_set(tmp_path, library):
-    recipe, synthesis = load_recipe("train-paper-unmasked")
+    recipe, synthesis = load_recipe("paper/mtl-weighted")
     assert (recipe.loss, recipe.class_weights, recipe.noise) == ("cross-entropy", (1.0, 1.6), 0.05)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch) == (1e-5, 1e-8, 60)
     assert (recipe.epochs, recipe.optimizer) == (300, "adam")
@@ -195,7 +196,11 @@ def test_own_phases_follow_the_order_given(tmp_path):
 
 
 def test_all_shipped_recipes_can_be_read():
-    for name in ("train-small", "train-paper", "train-paper-unmasked", "train-tiny"):
+    folder = Path(__file__).parents[1] / "pipelines"
+    files = [*folder.glob("train-*.toml"), *folder.glob("paper/*.toml")]
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in files]
+    assert {"train-small", "paper/mtl", "paper/cnn-hybrid", "train-nnls"} <= set(names)
+    for name in names:
         recipe, _ = load_recipe(name)
         assert recipe.epochs > 0
     assert find_recipe(None).stem == "train-small"
@@ -205,7 +210,7 @@ def test_all_shipped_recipes_can_be_read():
     ("text", "message"),
     [
         ("[train]\nepoch = 3", "Did you mean 'epochs'"),
-        ("[train]\nnetwork = 'big'", "must be one of small-resnet, paper"),
+        ("[train]\nnetwork = 'big'", "must be one of small-resnet, paper, single-task"),
         ("[train]\nepochs = 0", "must be positive"),
         ("[train]\nepochs = 1.5", "whole number"),
         ("[train]\nchannels = ['sqr']", "Did you mean 'sqrt'"),

@@ -653,6 +653,15 @@ class TrainConfig(Config):
         metavar="NAME|FILE",
     )
     grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+    labelled: tuple[Path, ...] = option(
+        "Patterns with known phases, for a hybrid recipe. May be given several times.",
+        (),
+        metavar="FILE",
+    )
+    truth: tuple[Path, ...] = option(
+        "What they hold: a truth file for each, in the same order.", (), metavar="FILE"
+    )
+    variant: Literal["masked", "unmasked"] = option("Variant of the labelled patterns.", "masked")
     seed: int = option("Seed of weights and patterns.", 0, low=0)
     threads: int | None = option("Threads (default: all cores).", None, low=1)
     restart: bool = option("Discard earlier work on this output and start again.", False)

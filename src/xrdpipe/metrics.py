@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError
 from xrdpipe.schema import ABSENT, PRESENT, UNDECIDED
@@ -36,7 +37,7 @@ class PhaseScores:
     undetermined
         Pixels without a decision.
     without_probability
-        Pixels whose probability is NaN, left out of auroc, brier and ece.
+        Pixels whose probability is NaN, left out of auroc, brier, ece and aurc.
     prevalence
         Fraction of all pixels where the phase is present.
     accuracy, accuracy_low, accuracy_high
@@ -49,6 +50,9 @@ class PhaseScores:
         Over the determined pixels.
     auroc, brier, ece
         From the probabilities.
+    aurc
+        Area under the risk-coverage curve: mean error rate of the most confident pixels, over
+        all parts of the pixels that one may keep.
     true_present, false_present, true_absent, false_absent
         Counts over the determined pixels.
     """
@@ -69,6 +73,7 @@ class PhaseScores:
     auroc: float
     brier: float
     ece: float
+    aurc: float
     true_present: int
     false_present: int
     true_absent: int
@@ -113,29 +118,81 @@ def brier(truth: BoolArray, probability: FloatArray) -> float:
     return float(np.mean((probability - truth) ** 2))
 
 
+def calibration_bins(
+    probability: FloatArray, bins: int = CALIBRATION_BINS, weight: FloatArray | None = None
+) -> IntArray:
+    """Bin of each pixel, 0 to ``bins`` - 1, by probability; the bins hold equal weights.
+
+    Parameters
+    ----------
+    probability
+        Shape (n,), finite. Equal probabilities share a bin, so that the order of the pixels
+        does not matter.
+    bins
+        Number of bins wanted; fewer are filled where there are fewer distinct probabilities.
+    weight
+        Shape (n,), how much a pixel counts [default: all the same].
+    """
+    values, inverse = np.unique(probability, return_inverse=True)
+    mass = np.bincount(inverse, weights=weight, minlength=len(values))
+    # A value goes to the bin that its middle rank falls into.
+    middle = (np.cumsum(mass) - mass / 2) / mass.sum()
+    place: IntArray = np.minimum((middle * bins).astype(int), bins - 1)[inverse]
+    return place
+
+
 def expected_calibration_error(
-    truth: BoolArray, probability: FloatArray, bins: int = CALIBRATION_BINS
+    truth: BoolArray,
+    probability: FloatArray,
+    bins: int = CALIBRATION_BINS,
+    weight: FloatArray | None = None,
 ) -> float:
-    """Mean |observed frequency - mean probability| over bins of equal numbers of pixels.
+    """Mean |observed frequency - mean probability| over bins of equal weight; NaN without pixels.
 
     Parameters
     ----------
     truth, probability
-        Shape (n,); probabilities finite. Equal probabilities share a bin, so that the order
-        of the pixels does not matter.
-    bins
-        Number of bins wanted; fewer where there are fewer distinct probabilities.
+        Shape (n,); probabilities finite.
+    bins, weight
+        See :func:`calibration_bins`.
     """
     if truth.size == 0:
         return float("nan")
-    values, inverse, count = np.unique(probability, return_inverse=True, return_counts=True)
-    present = np.bincount(inverse, weights=truth, minlength=len(values))
-    # A value goes to the bin that its middle rank falls into.
-    middle = (np.cumsum(count) - count / 2) / truth.size
-    place = np.minimum((middle * bins).astype(int), bins - 1)
-    observed = np.bincount(place, weights=present, minlength=bins)
-    stated = np.bincount(place, weights=values * count, minlength=bins)
-    return float(np.abs(observed - stated).sum() / truth.size)
+    mass = np.ones(truth.size) if weight is None else np.asarray(weight, dtype=float)
+    place = calibration_bins(probability, bins, mass)
+    gap = np.bincount(place, weights=mass * (truth - probability), minlength=bins)
+    return float(np.abs(gap).sum() / mass.sum())
+
+
+def risk_coverage(
+    right: BoolArray, confidence: FloatArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Error rate among the most confident pixels, against the part of the pixels kept.
+
+    El-Yaniv & Wiener, J. Mach. Learn. Res. 11, 1605 (2010). Pixels of equal confidence are kept
+    or left together.
+
+    Parameters
+    ----------
+    right, confidence
+        Shape (n,): right answers and how sure each is, finite.
+
+    Returns
+    -------
+    Coverage, rising to 1, and risk; one entry per distinct confidence.
+    """
+    values, inverse = np.unique(-np.asarray(confidence, dtype=float), return_inverse=True)
+    kept = np.cumsum(np.bincount(inverse, minlength=len(values)))
+    wrong = np.cumsum(np.bincount(inverse, weights=~right, minlength=len(values)))
+    return kept / max(right.size, 1), wrong / kept
+
+
+def area_under_risk(right: BoolArray, confidence: FloatArray) -> float:
+    """Mean risk over all coverages, from :func:`risk_coverage`; NaN without pixels."""
+    if right.size == 0:
+        return float("nan")
+    coverage, risk = risk_coverage(right, confidence)
+    return float(np.sum(np.diff(coverage, prepend=0.0) * risk))
 
 
 def matthews(true_present: int, false_present: int, true_absent: int, false_absent: int) -> float:
@@ -214,6 +271,9 @@ def score_phase(
         auroc=auroc(truth[finite], probability[finite]),
         brier=brier(truth[finite], probability[finite]),
         ece=expected_calibration_error(truth[finite], probability[finite]),
+        aurc=area_under_risk(
+            ((probability > 0.5) == truth)[finite], np.abs(probability - 0.5)[finite]
+        ),
         true_present=true_present,
         false_present=false_present,
         true_absent=true_absent,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -317,6 +317,26 @@ class Phase:
     def sha256(self) -> str:
         """Hash of the CIF text."""
         return hashlib.sha256(self.cif.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Measured patterns on a model's grid whose phases are known.
+
+    Parameters
+    ----------
+    intensity, coverage, spottiness
+        Shape (N, n) float32.
+    presence
+        Shape (N, K) int8, 1 present, 0 absent.
+    """
+
+    FIELDS: ClassVar[tuple[str, ...]] = ("intensity", "coverage", "spottiness", "presence")
+
+    intensity: NDArray[np.float32]
+    coverage: NDArray[np.float32]
+    spottiness: NDArray[np.float32]
+    presence: NDArray[np.int8]
 
 
 @dataclass(frozen=True)

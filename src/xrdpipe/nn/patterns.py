@@ -107,9 +107,7 @@ class Chosen:
         )
 
 
-def choose(
-    batch: dict[str, Tensor], masked_share: float, spottiness_share: float = 1.0
-) -> Chosen:
+def choose(batch: dict[str, Tensor], masked_share: float, spottiness_share: float = 1.0) -> Chosen:
     """The masked version of a share of the samples, the unmasked one of the others.
 
     Parameters

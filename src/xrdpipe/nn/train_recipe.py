@@ -18,7 +18,7 @@ DEFAULT_RECIPE = "train-small"
 
 CHOICES = {
     "data": ("stream", "s-set", "synthetic-crystals"),
-    "network": ("small-resnet", "paper", *METHODS),
+    "network": ("small-resnet", "paper", "single-task", *METHODS),
     "loss": ("bce", "cross-entropy"),
     "optimizer": ("adamw", "adam"),
     "schedule": ("one-cycle", "constant"),
@@ -34,8 +34,8 @@ class TrainRecipe:
     Parameters
     ----------
     network
-        ``small-resnet`` or ``paper``, or a classical method, which uses of this table only
-        ``epochs`` times ``patterns_per_epoch`` patterns for its decision, ``masked_share`` and
+        ``small-resnet``, ``paper`` or ``single-task``, or a classical method, which uses of this
+        table only ``epochs`` times ``patterns_per_epoch`` patterns for its decision, ``masked_share`` and
         ``held_out``.
     channels
         Input channels in order.
@@ -48,6 +48,9 @@ class TrainRecipe:
         Part of a stream's patterns whose spottiness is told; the network learns to do without.
     mixtures
         Mixed patterns added to the fixed set.
+    labelled_patterns
+        Labelled patterns added to the fixed set (hybrid training), chosen by the seed; they must
+        be given. 0 is synthetic only.
     loss
         ``bce`` (mean over labels) or ``cross-entropy`` (sum over phases, Eq. 2-6).
     class_weights
@@ -78,6 +81,7 @@ class TrainRecipe:
     masked_share: float = 0.5
     spottiness_share: float = 0.6
     mixtures: int = 1056
+    labelled_patterns: int = 0
     loss: str = "bce"
     class_weights: tuple[float, float] = (1.0, 1.0)
     noise: float = 0.0
@@ -134,14 +138,24 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         raise OptionError(f"{where}: '{key}' must be a number; got {value!r}.")
     if isinstance(default, int) and not isinstance(value, int):
         raise OptionError(f"{where}: '{key}' must be a whole number; got {value!r}.")
-    free = ("workers", "masked_share", "spottiness_share", "noise", "weight_decay", "mixtures")
+    free = (
+        "workers",
+        "masked_share",
+        "spottiness_share",
+        "noise",
+        "weight_decay",
+        "mixtures",
+        "labelled_patterns",
+    )
     if value < 0 or (value == 0 and key not in free):
         raise OptionError(f"{where}: '{key}' must be positive; got {value!r}.")
     return value
 
 
 def find_recipe(name_or_path: str | Path | None) -> Path:
-    """File of a recipe: a shipped name (``train-small``) or a path; None is the default.
+    """File of a recipe: a shipped name (``train-small``, ``paper/mtl``) or a path.
+
+    None is the default.
 
     Raises
     ------
@@ -150,7 +164,8 @@ def find_recipe(name_or_path: str | Path | None) -> Path:
     """
     wanted = str(name_or_path) if name_or_path is not None else DEFAULT_RECIPE
     folder = shipped_folder("pipelines")
-    shipped = {path.stem: path for path in sorted(folder.glob("train-*.toml"))}
+    files = [*sorted(folder.glob("train-*.toml")), *sorted(folder.glob("paper/*.toml"))]
+    shipped = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
     if wanted in shipped:
         return shipped[wanted]
     if Path(wanted).is_file():

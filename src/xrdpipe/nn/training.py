@@ -44,7 +44,7 @@ from xrdpipe.nn.patterns import Chosen
 from xrdpipe.nn.stream import Stream, batches, draw_chosen
 from xrdpipe.nn.train_recipe import TrainRecipe
 from xrdpipe.synthesis.recipe import Recipe
-from xrdpipe.types import FloatArray, Grid, IntArray, Phase, PhaseLibrary, Progress
+from xrdpipe.types import FloatArray, Grid, IntArray, Labelled, Phase, PhaseLibrary, Progress
 
 TRAINING, CALIBRATION, REPORT, WEIGHTS = range(4)
 """Uses of random numbers; each has its own stream."""
@@ -70,6 +70,8 @@ class Task:
         How to train, and on what.
     seed
         Of everything random.
+    labelled
+        Measured patterns with labels, for hybrid training.
     """
 
     library: PhaseLibrary
@@ -78,6 +80,7 @@ class Task:
     recipe: TrainRecipe
     synthesis: Recipe
     seed: int
+    labelled: Labelled | None = None
 
     def stream(self, use: int, member: int = 0) -> Stream:
         """The patterns of one use; streams of different uses share no sample."""
@@ -171,7 +174,31 @@ def _fixed_set(task: Task) -> tuple[Tensor, Tensor]:
     onto = task.grid.two_theta
     patterns = np.stack([np.interp(onto, measured.two_theta, row) for row in patterns])
     views = build_channels(task.recipe.channels, patterns, np.ones_like(patterns))
+    if task.recipe.labelled_patterns:
+        measured_views, measured_labels = _labelled(task)
+        views = np.concatenate([views, measured_views])
+        labels = np.concatenate([labels, measured_labels])
     return torch.from_numpy(views), torch.from_numpy(labels)
+
+
+def _labelled(task: Task) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """The labelled patterns of hybrid training, chosen by the seed."""
+    number = task.recipe.labelled_patterns
+    there = 0 if task.labelled is None else len(task.labelled.presence)
+    if task.labelled is None or there < number:
+        raise InputError(
+            f"the recipe adds {number} labelled patterns, {there} are there; give more with "
+            "--labelled and --truth."
+        )
+    random = np.random.default_rng(derived_seed(task.seed, TRAINING, number))
+    chosen = random.permutation(there)[:number]
+    views = build_channels(
+        task.recipe.channels,
+        task.labelled.intensity[chosen],
+        task.labelled.coverage[chosen],
+        task.labelled.spottiness[chosen],
+    )
+    return views, task.labelled.presence[chosen]
 
 
 def _fixed_labels(task: Task) -> Tensor:

@@ -125,22 +125,53 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
     setup, sample = experiment.setup, experiment.sample
     if config.preview:
         path = picture_path(config.output, config.restart)
-        mask = known_mask(setup) | _spots(setup)
+        mask = known_mask(setup) | known_spots(setup)
         write_preview(path, geometry, setup, sample, mask, config.seed, POLARIZATION_FACTOR)
         return Outcome(path, summary=f"{path}: what would be simulated.")
     folder = config.output
     record = _record(config, experiment)
     if not _claim(folder, config.restart, record):
         return Outcome(folder, 0, f"{folder}: already done.")
+    write_scan(folder, config, experiment, progress)
+    (folder / BEGUN).replace(folder / "simulate.json")
+    ny, nx = sample.shape
+    frames = sample.frame.size
+    return Outcome(
+        path=folder,
+        summary=(
+            f"{frames} frames ({ny} x {nx}) of {geometry.detector_name} in {folder / 'frames'}, "
+            f"truth in {folder / 'truth.h5'}."
+        ),
+        details={"frames": frames, "phases": [phase.name for phase in phases]},
+    )
+
+
+def write_scan(
+    folder: Path, config: SimulateConfig, experiment: Experiment, progress: Progress
+) -> None:
+    """Write frames, geometry, masks, monitor and truth of an experiment into a folder.
+
+    Parameters
+    ----------
+    folder
+        Exists, and holds none of these files.
+    config
+        Seed, layout of the files, order of the scan and threads; the rest is in ``experiment``.
+    experiment
+        From :func:`plan`.
+    progress
+        Counts frames.
+    """
+    geometry, setup, sample = experiment.geometry, experiment.setup, experiment.sample
     (folder / "geometry.poni").write_text(geometry.poni_text)
     monitor = np.round(MONITOR_COUNTS * sample.monitor.ravel()[np.argsort(sample.frame, axis=None)])
     scan = ScanDescription.regular(
         sample.shape, monitor=monitor, fast_axis=config.fast_axis, snake=config.snake
     )
     stored = stored_order(config.format, scan)
-    _write_truth(folder / "truth.h5", experiment, np.argsort(stored)[sample.frame])
+    write_truth(folder / "truth.h5", truth_of(experiment, np.argsort(stored)[sample.frame]))
     np.save(folder / "mask.npy", known_mask(setup).astype(np.uint8))
-    np.save(folder / "diamond_spots.npy", _spots(setup).astype(np.uint8))
+    np.save(folder / "diamond_spots.npy", known_spots(setup).astype(np.uint8))
     _write_monitor(folder / "monitor.csv", monitor[stored])
     frames = sample.frame.size
     progress.start("simulate", frames)
@@ -155,16 +186,6 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
             write(with_sentinels(counts, flagged, dtype))
             progress.advance(1)
     progress.done()
-    (folder / BEGUN).replace(folder / "simulate.json")
-    ny, nx = sample.shape
-    return Outcome(
-        path=folder,
-        summary=(
-            f"{frames} frames ({ny} x {nx}) of {geometry.detector_name} in {folder / 'frames'}, "
-            f"truth in {folder / 'truth.h5'}."
-        ),
-        details={"frames": frames, "phases": [phase.name for phase in phases]},
-    )
 
 
 def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[np.int64]]:
@@ -266,7 +287,7 @@ def plan(config: SimulateConfig, geometry: Geometry, phases: tuple[Phase, ...]) 
     """
     effects = Effects.without(config.without)
     setup = plan_setup(geometry, config.seed, _saturation(config), effects)
-    tables = [_lines_seen(phase, setup) for phase in phases]
+    tables = [lines_seen(phase, setup) for phase in phases]
     unseen = [phase for phase, table in zip(phases, tables, strict=True) if table is None]
     if unseen:
         low, high = setup.plane.two_theta_limits
@@ -282,7 +303,7 @@ def plan(config: SimulateConfig, geometry: Geometry, phases: tuple[Phase, ...]) 
         for name in (*DISTRACTORS, GASKET):
             if name not in names:
                 phase = crystal.load_phase(foreign[name])
-                table = _lines_seen(phase, setup)
+                table = lines_seen(phase, setup)
                 if table is not None:
                     everything.append(phase)
                     tables.append(table)
@@ -303,7 +324,7 @@ def plan(config: SimulateConfig, geometry: Geometry, phases: tuple[Phase, ...]) 
     return Experiment(geometry, setup, sample, tuple(everything))
 
 
-def _lines_seen(phase: Phase, setup: Setup) -> crystal.ReflectionTable | None:
+def lines_seen(phase: Phase, setup: Setup) -> crystal.ReflectionTable | None:
     """Lines of a phase as far as the detector reaches; None if it sees none."""
     plane = setup.plane
     low, high = plane.two_theta_limits
@@ -361,7 +382,7 @@ def known_mask(setup: Setup) -> BoolArray:
     return setup.plane.gap_mask | setup.shadow | setup.bad.pixels
 
 
-def _spots(setup: Setup) -> BoolArray:
+def known_spots(setup: Setup) -> BoolArray:
     """Diamond spots with their halos, wherever they drift."""
     return diamond_mask(setup.plane, setup.diamonds, HALO_THRESHOLD)
 
@@ -427,7 +448,16 @@ def _describe(experiment: Experiment, config: SimulateConfig) -> DetectorDescrip
     )
 
 
-def _write_truth(path: Path, experiment: Experiment, frame: IntArray) -> None:
+def truth_of(experiment: Experiment, frame: IntArray) -> Truth:
+    """What is where in an experiment.
+
+    Parameters
+    ----------
+    experiment
+        From :func:`plan`.
+    frame
+        Number in the files of the frame measured at each pixel, shape (ny, nx).
+    """
     sample = experiment.sample
     known = sample.labelled
     presence = sample.presence[:known]
@@ -438,23 +468,20 @@ def _write_truth(path: Path, experiment: Experiment, frame: IntArray) -> None:
         shown = presence.reshape(presence.shape + (1,) * (values.ndim - presence.ndim))
         return np.where(shown, values, np.nan).astype(np.float32)
 
-    write_truth(
-        path,
-        Truth(
-            phase_names=tuple(phase.name for phase in experiment.phases[:known]),
-            presence=presence,
-            weight_fraction=weight.astype(np.float32),
-            strength=strength.astype(np.float32),
-            lattice=where_present(sample.lattice[:known]),
-            size=where_present(sample.size[:known]),
-            extra={
-                "grains": np.where(presence, sample.grains[:known], 0).astype(np.float32),
-                "monitor": sample.monitor,
-                "frame": frame.astype(np.int32),
-                "displacement": sample.displacement.astype(np.float32),
-                "distractor": sample.peak_counts[known:].sum(axis=0).astype(np.float32),
-            },
-        ),
+    return Truth(
+        phase_names=tuple(phase.name for phase in experiment.phases[:known]),
+        presence=presence,
+        weight_fraction=weight.astype(np.float32),
+        strength=strength.astype(np.float32),
+        lattice=where_present(sample.lattice[:known]),
+        size=where_present(sample.size[:known]),
+        extra={
+            "grains": np.where(presence, sample.grains[:known], 0).astype(np.float32),
+            "monitor": sample.monitor,
+            "frame": frame.astype(np.int32),
+            "displacement": sample.displacement.astype(np.float32),
+            "distractor": sample.peak_counts[known:].sum(axis=0).astype(np.float32),
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict
@@ -14,13 +15,14 @@ import numpy as np
 from xrdpipe.classical import METHODS
 from xrdpipe.config import TrainConfig
 from xrdpipe.crystal import load_phase
-from xrdpipe.errors import InputError, OutputExistsError
+from xrdpipe.errors import InputError, OptionError, OutputExistsError
 from xrdpipe.nn.model_folder import CARD
 from xrdpipe.nn.train_recipe import TrainRecipe, load_recipe
 from xrdpipe.phases import distractor_phases
+from xrdpipe.stages.labelled import read_labelled
 from xrdpipe.stages.synthesize import user_library
 from xrdpipe.synthesis.recipe import Recipe
-from xrdpipe.types import Grid, Outcome, Phase, PhaseLibrary, Progress
+from xrdpipe.types import Grid, Labelled, Outcome, Phase, PhaseLibrary, Progress
 
 RUN = "run.json"
 
@@ -36,6 +38,8 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
         The output, or interrupted work on it, belongs to another training.
     InputError
         The output is something else than a model folder.
+    OptionError
+        Labelled patterns are missing, or no recipe asks for them.
     """
     progress = progress if progress is not None else Progress()
     recipe, synthesis = load_recipe(config.recipe)
@@ -44,7 +48,19 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
     output = Path(config.output)
     work = output.with_name(output.name + ".part")
     distractors = tuple(load_phase(path) for path in distractor_phases().values())
+    names = tuple(phase.name for phase in library.phases)
+    labelled = read_labelled(config.labelled, config.truth, config.variant, names, grid)
+    if bool(recipe.labelled_patterns) != (labelled is not None):
+        raise OptionError(
+            f"recipe '{config.recipe}' adds {recipe.labelled_patterns} labelled patterns, "
+            f"{len(config.labelled)} files are given; --labelled belongs to a hybrid recipe."
+        )
     key = run_key(library, distractors, grid, recipe, synthesis, config.seed)
+    if labelled is not None:
+        key["labelled"] = {
+            name: hashlib.sha256(getattr(labelled, name).tobytes()).hexdigest()
+            for name in Labelled.FIELDS
+        }
     if output.exists() and not (output / CARD).is_file():
         raise InputError(f"'{output}' exists and is no model folder; give another output.")
     if config.restart:
@@ -66,7 +82,7 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    task = Task(library, distractors, grid, recipe, synthesis, config.seed)
+    task = Task(library, distractors, grid, recipe, synthesis, config.seed, labelled)
     learn = train_classical if recipe.network in METHODS else train
     report = learn(task, work, output.name, progress)
     model = work / "model"

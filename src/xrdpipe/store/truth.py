@@ -29,6 +29,19 @@ _MEANING = {
     "frame": "number in the files of the frame measured here, from 0",
     "displacement": "sample out of the calibrated plane, along the beam towards the detector",
     "distractor": "strongest counts per pixel of a phase outside the label set",
+    "fraction": "strongest line over that of the phase if it filled the beam; 0 where absent",
+    "signal_to_noise": "largest height of the phase in the azimuthal mean of the noise-free frame "
+    "over the counting noise there, of rings one pixel wide",
+    "peak_signal_to_noise": "the same for the strongest labelled phase and its powder average",
+    "exposure": "counts per pixel at the strongest line of a phase that fills the beam",
+    "strain": "isotropic strain of the cell",
+    "fluid": "height of the first hump of the fluid over the strongest line of a phase that fills "
+    "the beam",
+    "saturated": "number of good pixels at the largest value of the counter",
+    "missing": "part of the 2theta range of interest without a pixel",
+    "foreign_signal_to_noise": "signal_to_noise of the phase outside the label set",
+    "foreign_fraction": "fraction of the phase outside the label set",
+    "foreign": "index of the phase outside the label set, -1 where there is none",
 }
 
 
