@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import xrdpipe
 from xrdpipe.config import TrainConfig
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, InputMissingError, OptionError, OutputExistsError
@@ -20,7 +21,9 @@ from xrdpipe.nn.stream import batches
 from xrdpipe.nn.train_recipe import TrainRecipe, find_recipe, load_recipe
 from xrdpipe.nn.training import Task, calibrate, train
 from xrdpipe.phases import shipped_phases
+from xrdpipe.stages.labelled import read_labelled
 from xrdpipe.stages.train import run
+from xrdpipe.store.truth import read_truth
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, PhaseLibrary, Progress
 
@@ -300,3 +303,35 @@ def test_reading_a_card_needs_no_torch():
 
 def test_cuda_is_asked_for_only_where_it_is():
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_hybrid_training_takes_labelled_patterns(tmp_path, library):
+    """A few integrated frames with known phases join the fixed set, rows matched by number."""
+    scan, patterns = tmp_path / "scan", tmp_path / "p.h5"
+    xrdpipe.simulate(output=scan, scan_shape="2x4", seed=5, snake=True, threads=1)
+    xrdpipe.integrate(
+        frames=scan / "frames", poni=scan / "geometry.poni", output=patterns, variant="both"
+    )
+    truth = read_truth(scan / "truth.h5")
+    names = tuple(phase.name for phase in library.phases)
+    grid = Grid(5, 24, 0.02, 0.4959)
+    labelled = read_labelled([patterns], [scan / "truth.h5"], "unmasked", names, grid)
+    assert labelled.intensity.shape == (8, grid.size)
+    for row, number in enumerate(np.argsort(truth.extra["frame"], axis=None)):
+        np.testing.assert_array_equal(
+            labelled.presence[row], truth.presence.reshape(3, 8).T[number]
+        )
+    recipe = tmp_path / "hybrid.toml"
+    text = (Path(__file__).parents[1] / "pipelines" / "paper" / "mtl-hybrid.toml").read_text()
+    text = text.replace("epochs = 300", "epochs = 1").replace("= 22", "= 6")
+    recipe.write_text(text.replace("mixtures = 1056", "mixtures = 4\nheld_out = 16"))
+    options = {
+        "wavelength": 0.4959, "grid": "5:24:0.02", "recipe": str(recipe),
+        "output": tmp_path / "m",
+    }  # fmt: skip
+    with pytest.raises(OptionError, match="adds 6 labelled patterns, 0 files"):
+        xrdpipe.train(**options)
+    with pytest.raises(OptionError, match="belong together"):
+        xrdpipe.train(**options, labelled=patterns)
+    outcome = xrdpipe.train(**options, labelled=patterns, truth=scan / "truth.h5")
+    assert outcome.details["patterns_seen"] == 1056 + 4 + 6

@@ -35,8 +35,8 @@ class TrainRecipe:
     ----------
     network
         ``small-resnet``, ``paper`` or ``single-task``, or a classical method, which uses of this
-        table only ``epochs`` times ``patterns_per_epoch`` patterns for its decision, ``masked_share`` and
-        ``held_out``.
+        table only ``epochs`` times ``patterns_per_epoch`` patterns for its decision,
+        ``masked_share`` and ``held_out``.
     channels
         Input channels in order.
     data
