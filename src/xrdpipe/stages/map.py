@@ -243,7 +243,6 @@ def _parameters(
         "error_correlation_length": decision.plan.correlation_length,
         "device": str(decision.model.device),
         "phase_cif_sha256": json.dumps({phase.name: phase.sha256 for phase in card.phases}),
-        "gaps": "gaps filled linearly and ends by the nearest value before the network",
         "config_json": json.dumps(config.recorded()),
         "versions_json": json.dumps({**software_versions(), "trained_with": card.versions}),
     }
