@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,19 @@ def test_all_shipped_recipes_can_be_read():
         recipe, _ = load_recipe(name)
         assert recipe.epochs > 0
     assert find_recipe(None).stem == "train-small"
+
+
+def test_the_default_recipe_states_every_default():
+    """What a user copies and changes must be what happens without a change."""
+    content = tomllib.loads(find_recipe(None).read_text())
+    recipe, synthesis = load_recipe(None)
+    assert recipe == TrainRecipe()
+    assert synthesis == Recipe()
+    known = {"network", "channels", "data", "loss", "optimizer", "learning_rate", "epochs"}
+    assert known <= set(content["train"])
+    for effect in fields(Recipe):
+        keys = {key.name for key in fields(getattr(synthesis, effect.name))} - {"combinations"}
+        assert set(content["synthesis"][effect.name]) == keys
 
 
 @pytest.mark.parametrize(
