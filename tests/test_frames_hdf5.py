@@ -440,12 +440,14 @@ def test_the_place_of_a_first_file_that_cannot_be_opened(tmp_path):
     ],
 )
 def test_files_that_may_be_several_scans_are_refused(tmp_path, change, why):
-    for number in range(3):
-        lima_file(tmp_path / f"a_{number}.h5", some_frames(4))
-    assert len(open_frames(tmp_path).records) == 12
-    change(tmp_path)
+    for name in ("one", "several"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            lima_file(tmp_path / name / f"a_{number}.h5", some_frames(4))
+    assert len(open_frames(tmp_path / "one").records) == 12
+    change(tmp_path / "several")
     with pytest.raises(InputError, match=f"that are not one series: .*{why}"):
-        open_frames(tmp_path)
+        open_frames(tmp_path / "several")
 
 
 def test_files_with_motors_are_scans_of_their_own(tmp_path):
