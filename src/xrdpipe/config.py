@@ -283,6 +283,25 @@ class CorrectionOptions:
 
 
 @dataclass(frozen=True)
+class SynthesisOptions:
+    """Synthetic patterns."""
+
+    cif: tuple[Path, ...] = option(
+        "CIF file of a phase, in class order; may be given several times "
+        "(default: the three shipped).",
+        (),
+        metavar="FILE",
+    )
+    wavelength: float = option("Wavelength of the grid, Å.", above=0)
+    recipe: str | None = option(
+        "Recipe file, or the name of a shipped one (default: train-small).",
+        None,
+        metavar="NAME|FILE",
+    )
+    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+
+
+@dataclass(frozen=True)
 class OutputOptions:
     """Output and running."""
 
@@ -612,47 +631,21 @@ class SimulateConfig(Config):
 
 
 @dataclass(frozen=True)
-class SynthesizeConfig(Config):
+class SynthesizeConfig(Config, SynthesisOptions):
     """Write a set of synthetic 1D patterns with everything that is known about them."""
 
-    cif: tuple[Path, ...] = option(
-        "CIF file of a phase, in class order; may be given several times "
-        "(default: the three shipped).",
-        (),
-        metavar="FILE",
-    )
-    wavelength: float = option("Wavelength, Å.", above=0)
     output: Path = option("HDF5 file to write.", flags=("-o",), metavar="FILE")
     number: int = option("Patterns, each masked and unmasked.", 1000, flags=("-n",), low=1)
-    recipe: str | None = option(
-        "Recipe file, or the name of a shipped one (default: train-small).",
-        None,
-        metavar="NAME|FILE",
-    )
-    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
     seed: int = option("Seed: pattern i is the same for the same seed.", 0, low=0)
     png: bool = option("Draw the first twelve patterns beside the file.", True)
     restart: bool = option("Replace an earlier set.", False)
 
 
 @dataclass(frozen=True)
-class TrainConfig(Config):
+class TrainConfig(Config, SynthesisOptions):
     """Train a model from CIF files and a wavelength."""
 
-    cif: tuple[Path, ...] = option(
-        "CIF file of a phase, in class order; may be given several times "
-        "(default: the three shipped).",
-        (),
-        metavar="FILE",
-    )
-    wavelength: float = option("Wavelength of the model's grid, Å.", above=0)
     output: Path = option("Model folder to write.", flags=("-o",), metavar="FOLDER")
-    recipe: str | None = option(
-        "Recipe file, or the name of a shipped one (default: train-small).",
-        None,
-        metavar="NAME|FILE",
-    )
-    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
     labelled: tuple[Path, ...] = option(
         "Patterns with known phases, for a hybrid recipe. May be given several times.",
         (),

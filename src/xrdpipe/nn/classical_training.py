@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +16,16 @@ from xrdpipe.classical.decision import fit_decision, log_odds
 from xrdpipe.classical.methods import Method, make_method
 from xrdpipe.errors import OptionError
 from xrdpipe.nn.inference import BLOCK, COEFFICIENTS
-from xrdpipe.nn.model_folder import ModelCard, PhaseEntry, WeightsEntry, file_sha256, write_card
+from xrdpipe.nn.model_folder import WeightsEntry, file_sha256
 from xrdpipe.nn.stream import draw_chosen
-from xrdpipe.nn.training import CALIBRATION, TRAINING, Task, calibrate, evaluate, strongest_lines
+from xrdpipe.nn.training import (
+    CALIBRATION,
+    TRAINING,
+    Task,
+    calibrate,
+    write_phases_and_card,
+    write_report,
+)
 from xrdpipe.types import IntArray, Progress
 
 WEIGHTS = "weights-0.safetensors"
@@ -77,16 +81,7 @@ def train_classical(
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     _write_model(task, coefficients, model, name, notes)
-    report = {
-        "name": name,
-        "seed": task.seed,
-        "seconds_of_this_session": round(time.perf_counter() - started, 1),
-        "patterns_seen": number,
-        **evaluate(task, model),
-    }
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    (model / "report.json").write_text(text + "\n", encoding="utf-8")
-    return report
+    return write_report(task, model, name, started, number)
 
 
 def _seen(
@@ -107,38 +102,17 @@ def _write_model(
     task: Task, coefficients: NDArray[np.float64], folder: Path, name: str, notes: str
 ) -> None:
     """Write decision, phases and card."""
-    (folder / "phases").mkdir(parents=True)
-    recipe = task.recipe
+    folder.mkdir(parents=True)
     save_file({COEFFICIENTS: torch.from_numpy(coefficients)}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors writes files that only their owner can read
-    phases = []
-    for phase in task.library.phases:
-        file = f"phases/{phase.name}.cif"
-        (folder / file).write_text(phase.cif, encoding="utf-8")
-        lines = strongest_lines(phase, task.grid)
-        phases.append(PhaseEntry(phase.name, file, file_sha256(folder / file), lines))
-    none = (0.0,) * len(phases)
-    card = ModelCard(
-        name=name,
-        network=recipe.network,
-        channels=(),
-        grid=task.grid,
-        normalisation=(
-            "None: a classical method on bins weighted by the noise of the pattern itself; bins "
-            "without data do not count."
-        ),
-        polarization_corrected=True,
-        min_coverage=0.5,
-        prior=(0.5,) * len(phases),
-        phases=tuple(phases),
-        weights=(WeightsEntry(WEIGHTS, file_sha256(folder / WEIGHTS), 1.0, none),),
-        recipe={
-            "train": asdict(recipe),
-            "synthesis": asdict(task.synthesis),
-            "seed": task.seed,
-            "distractors": [phase.name for phase in task.distractors],
-        },
-        versions={p: version(p) for p in ("xrdpipe", "torch", "numpy", "scipy", "gemmi")},
-        notes=notes or f"Classical method '{recipe.network}', no network; see docs/classical.md.",
+    none = (0.0,) * len(task.library)
+    write_phases_and_card(
+        task,
+        folder,
+        name,
+        (WeightsEntry(WEIGHTS, file_sha256(folder / WEIGHTS), 1.0, none),),
+        (),
+        "None: a classical method on bins weighted by the noise of the pattern itself; bins "
+        "without data do not count.",
+        notes or f"Classical method '{task.recipe.network}', no network; see docs/classical.md.",
     )
-    write_card(card, folder)

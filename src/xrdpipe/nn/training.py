@@ -138,11 +138,28 @@ def train(
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     _write_model(task, networks, held_out, model, name, notes)
+    return write_report(task, model, name, started, _patterns_seen(task))
+
+
+def write_report(
+    task: Task, model: Path, name: str, started: float, patterns_seen: int
+) -> dict[str, Any]:
+    """Score a model folder on held-out patterns and write ``report.json`` into it.
+
+    Parameters
+    ----------
+    task, model, name
+        What was trained, where it lies, and its name.
+    started
+        ``time.perf_counter()`` at the start.
+    patterns_seen
+        Patterns that training saw.
+    """
     report = {
         "name": name,
         "seed": task.seed,
         "seconds_of_this_session": round(time.perf_counter() - started, 1),
-        "patterns_seen": _patterns_seen(task),
+        "patterns_seen": patterns_seen,
         **evaluate(task, model),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
@@ -344,7 +361,7 @@ def _write_model(
     notes: str,
 ) -> None:
     """Write weights, calibration, phases and card."""
-    (folder / "phases").mkdir(parents=True)
+    folder.mkdir(parents=True)
     recipe = task.recipe
     precision = torch.float16 if recipe.weights == "float16" else torch.float32
     weights = []
@@ -358,6 +375,41 @@ def _write_model(
         odds = _log_odds(network, recipe.channels, held_out)
         temperature, bias = calibrate(odds, held_out.presence)
         weights.append(WeightsEntry(file, file_sha256(folder / file), temperature, bias))
+    write_phases_and_card(
+        task,
+        folder,
+        name,
+        tuple(weights),
+        recipe.channels,
+        "Each channel of xrdpipe.channels normalises itself, per pattern and ignoring NaN; "
+        "gaps are filled linearly and ends by the nearest value before.",
+        notes,
+    )
+
+
+def write_phases_and_card(
+    task: Task,
+    folder: Path,
+    name: str,
+    weights: tuple[WeightsEntry, ...],
+    channels: tuple[str, ...],
+    normalisation: str,
+    notes: str,
+) -> None:
+    """Write the CIF files and ``model.json`` of a model whose weights are there.
+
+    Parameters
+    ----------
+    task, folder, name
+        What was trained, the model folder, and its name.
+    weights
+        Files of the members with their calibration.
+    channels
+        Inputs of a network; none for a classical method.
+    normalisation, notes
+        Sentences of the card.
+    """
+    (folder / "phases").mkdir()
     phases = []
     for phase in task.library.phases:
         file = f"phases/{phase.name}.cif"
@@ -366,20 +418,17 @@ def _write_model(
         phases.append(PhaseEntry(phase.name, file, file_sha256(folder / file), lines))
     card = ModelCard(
         name=name,
-        network=recipe.network,
-        channels=recipe.channels,
+        network=task.recipe.network,
+        channels=channels,
         grid=task.grid,
-        normalisation=(
-            "Each channel of xrdpipe.channels normalises itself, per pattern and ignoring NaN; "
-            "gaps are filled linearly and ends by the nearest value before."
-        ),
+        normalisation=normalisation,
         polarization_corrected=True,
         min_coverage=0.5,
         prior=(0.5,) * len(phases),
         phases=tuple(phases),
-        weights=tuple(weights),
+        weights=weights,
         recipe={
-            "train": asdict(recipe),
+            "train": asdict(task.recipe),
             "synthesis": asdict(task.synthesis),
             "seed": task.seed,
             "distractors": [phase.name for phase in task.distractors],
