@@ -77,7 +77,8 @@ def main() -> None:
             views = build_channels(model.card.channels, pattern, coverage)
             with torch.inference_mode():
                 batch = torch.from_numpy(views)
-                odds.append([network.log_odds(batch)[0].numpy() for network in model.networks])
+                members = model.evidence.networks
+                odds.append([network.log_odds(batch)[0].numpy() for network in members])
     np.savez(
         options.output,
         two_theta=result.radial,

@@ -388,8 +388,9 @@ def _probability_difference(outputs: dict[str, Path]) -> float:
         card = json.loads((Path(group.file.filename).parent / "model.json").read_text())
     with np.load(outputs["script-map"] / "out.npz") as file:
         odds = file["log_odds"]
+    phases = len(probability)
     members = [
-        1 / (1 + np.exp(-(odds[:, i] / entry["temperature"] + np.array(entry["bias"]))))
+        1 / (1 + np.exp(-(odds[:, i, :phases] / entry["temperature"] + np.array(entry["bias"]))))
         for i, entry in enumerate(card["calibration"])
     ]
     ours = probability.reshape(probability.shape[0], -1).T

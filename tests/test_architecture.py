@@ -20,7 +20,9 @@ LAYERS = [
         "scan",
         "scan_grid",
         "maps",
+        "neighbours",
         "crystal",
+        "calibrant",
         "channels",
         "metrics",
         "phases",
@@ -30,7 +32,7 @@ LAYERS = [
     {"synthesis", "simulation"},
     {"classical"},
     {"nn"},
-    {"store", "pictures"},
+    {"store", "pictures", "training_pictures"},
     {"stages"},
     {"pipeline"},
     {"cli"},
@@ -42,7 +44,7 @@ OWNERS = {
     "pyFAI": {"integration"},
     "torch": {"nn", "stages"},  # stages only ask it for the device (doctor)
     "safetensors": {"nn"},
-    "matplotlib": {"pictures"},
+    "matplotlib": {"pictures", "training_pictures"},
     "typer": {"cli"},
     "rich": {"cli"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file

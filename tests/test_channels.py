@@ -6,7 +6,7 @@ import pytest
 from xrdpipe.channels import background, build_channels, fill_gaps, minmax, noise
 from xrdpipe.errors import InputError, OptionError
 
-ALL = ("minmax", "sqrt", "highpass", "coverage", "spottiness")
+ALL = ("minmax", "sqrt", "root", "highpass", "coverage", "spottiness")
 
 
 def pattern(size=1901):
@@ -62,15 +62,36 @@ def test_one_saturated_spot_leaves_the_highpass_view_elsewhere_alone():
     np.testing.assert_allclose(views[0][600:800], views[1][600:800], rtol=0.05, atol=0.02)
 
 
+def test_the_root_view_shows_lines_over_the_background_whatever_hot_pixels_do():
+    values = pattern()[None]
+    view = build_channels(("root",), values, np.ones_like(values))[0, 0]
+    expected = np.sqrt(values[0] / np.median(values))
+    np.testing.assert_allclose(view, expected, rtol=1e-5)
+    scaled = build_channels(("root",), 1e-3 * values, np.ones_like(values))[0, 0]
+    np.testing.assert_allclose(scaled, view, rtol=1e-5)
+    hot = values.copy()
+    hot[0, 1200:1400:4] = 1e6
+    changed = build_channels(("root",), hot, np.ones_like(values))[0, 0]
+    elsewhere = hot[0] < 1e6
+    np.testing.assert_allclose(changed[elsewhere], view[elsewhere], rtol=0.05)
+    assert changed.max() == 4
+    # Without a background the noise sets the scale, and nothing is infinite.
+    bare = np.random.default_rng(0).normal(0, 1, (1, 1901)) + 50 * (values - values.min())
+    assert np.isfinite(build_channels(("root",), bare, np.ones_like(bare))).all()
+    flat = build_channels(("root",), np.zeros((1, 1901)), np.ones((1, 1901)))
+    np.testing.assert_array_equal(flat, 0)
+
+
 def test_shapes_types_and_empty_bins():
     values = np.stack([pattern(), np.full(1901, np.nan), np.full(1901, 3.0)])
     values[0, :200] = np.nan
     views = build_channels(ALL, values, np.ones_like(values), np.zeros_like(values))
-    assert views.shape == (3, 5, 1901)
+    assert views.shape == (3, len(ALL), 1901)
     assert views.dtype == np.float32
     assert np.isfinite(views).all()
-    np.testing.assert_array_equal(views[0, 3, :200], 0)  # no data is no coverage
-    np.testing.assert_array_equal(views[0, 2, :200], 0)
+    # No data is no coverage.
+    np.testing.assert_array_equal(views[0, ALL.index("coverage"), :200], 0)
+    np.testing.assert_array_equal(views[0, ALL.index("highpass"), :200], 0)
     np.testing.assert_array_equal(views[1], 0)
 
 

@@ -275,13 +275,13 @@ def test_models_answer_plain_questions(folders, pure, name):
     rng = np.random.default_rng(10)
     model = load_model(folders[name], "cpu")
     empty = counted(rng, np.tile(HUMP, (40, 1)))
-    probability, spread = model.predict(empty, np.ones_like(empty))
+    probability, spread, _ = model.predict(empty, np.ones_like(empty))
     assert probability.shape == (40, 3)
     assert (spread == 0).all()
     assert (probability < 0.5).mean() > (0.75 if name == "matched-filter" else 0.95)
     label = np.arange(40)[:, None] % 8 // 2 ** np.arange(3) % 2
     clear = counted(rng, HUMP + 40 * label @ pure)
-    probability, _ = model.predict(clear, np.ones_like(clear))
+    probability, *_ = model.predict(clear, np.ones_like(clear))
     right = (probability >= 0.5) == (label == 1)
     assert right.mean() > (0.85 if name == "matched-filter" else 0.95)
 
@@ -292,7 +292,7 @@ def test_what_is_not_covered_is_left_at_the_prior(folders, pure, name):
     intensity = np.tile(HUMP + [20, 10, 15] @ pure, (3, 1))
     intensity[1, ANGLE > 11] = np.nan
     intensity[2] = np.nan
-    probability, _ = model.predict(intensity, np.ones_like(intensity))
+    probability, *_ = model.predict(intensity, np.ones_like(intensity))
     assert probability[1, RHENIUM] == 0.5
     assert not determined(model.card, np.isfinite(intensity))[1, RHENIUM]
     assert np.isnan(probability[2]).all()
@@ -305,10 +305,10 @@ def test_predictions_do_not_depend_on_batches(folders, name):
     intensity = rng.gamma(5, 1, (300, GRID.size))
     coverage = np.ones_like(intensity)
     model = load_model(folders[name], "cpu")
-    whole, _ = model.predict(intensity, coverage)
-    part, _ = model.predict(intensity[256:280], coverage[256:280])
+    whole, *_ = model.predict(intensity, coverage)
+    part, *_ = model.predict(intensity[256:280], coverage[256:280])
     np.testing.assert_array_equal(part, whole[256:280])
-    again, _ = load_model(folders[name], "cpu").predict(intensity, coverage)
+    again, *_ = load_model(folders[name], "cpu").predict(intensity, coverage)
     np.testing.assert_array_equal(again, whole)
 
 

@@ -719,4 +719,6 @@ def test_real_laboratory_patterns_hold_none_of_the_phases(tmp_path, folder, opti
     xrdpipe.map(patterns=tmp_path / "p.h5", output=tmp_path / "m.h5", png=False)
     _, probability, winner = probabilities(tmp_path / "m.h5")
     assert np.isfinite(probability).all()
-    assert (winner == -2).all()
+    # None of the phases; that something else is there is seen in most of them.
+    assert np.isin(winner, (-2, -3)).all()
+    assert (winner == -3).mean() > 0.6

@@ -75,6 +75,31 @@ def test_phases_are_matched_by_name(files):
     assert scores["not_in_truth"] == ["halite"]
 
 
+def test_the_unknown_score_is_judged_by_what_lies_outside_the_label_set(files):
+    map_path, truth_path = files
+    known = read_truth(truth_path)
+    distractor = np.zeros((6, 8), np.float32)
+    distractor[:3, :4] = 7.0
+    write_truth(
+        truth_path, dataclasses.replace(known, extra=known.extra | {"distractor": distractor})
+    )
+    score = np.where(distractor > 0, 0.8, 0.3)
+    score[0, 0], score[5, :2], score[5, 7] = 0.5, 0.9, np.nan
+    assert "unknown" not in evaluate.evaluate_maps(map_path, truth_path)
+    with h5py.File(map_path, "a") as file:
+        file["entry/phase_map/unknown/score"] = score
+        file["entry/phase_map/unknown/threshold"] = 0.7
+    found = evaluate.evaluate_maps(map_path, truth_path)["unknown"]
+    assert found["pixels"] == 47
+    assert found["prevalence"] == pytest.approx(12 / 47)
+    assert found["found"] == pytest.approx(11 / 12)
+    assert found["false_alarms"] == pytest.approx(2 / 35)
+    # Two of the 35 others lie above every positive, the other 33 below.
+    assert found["auroc"] == pytest.approx(1 - 2 / 35)
+    text = evaluate.run(EvaluateConfig(map=map_path, truth=truth_path), Progress()).summary
+    assert "91.7 % found, 5.7 % false alarms" in text
+
+
 def test_run_gives_a_table_and_a_dict(files):
     outcome = evaluate.run(EvaluateConfig(map=files[0], truth=files[1]), Progress())
     assert "calcite" in outcome.summary

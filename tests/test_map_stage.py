@@ -123,8 +123,62 @@ def test_viewers_show_the_map_first(patterns, tmp_path):
                 found.append(name)
 
         file.visititems(check)
-        assert len(found) == 3
+        # Presence, winner, co-occurrence, unknown score.
+        assert len(found) == 4
     assert xrdpipe.validate(file=tmp_path / "m.h5").summary.endswith("valid map file.")
+
+
+def test_the_unknown_score_has_its_threshold_and_reasons(patterns, tmp_path, card):
+    map_of(patterns, tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5") as file:
+        group = file["entry/phase_map/unknown"]
+        score, flag = group["score"][()].ravel(), group["flag"][()].ravel()
+        assert group["threshold"][()] == card.unknown.threshold
+        assert np.isnan(score[[5, 7]]).all()
+        assert (flag[[5, 7]] == -1).all()
+        told = np.isfinite(score)
+        np.testing.assert_array_equal(flag[told] == 1, score[told] >= card.unknown.threshold)
+        assert told.sum() == NY * NX - 2
+        assert file["entry/phase_map/model/unknown_false_alarms"][()] == 0.05
+
+
+def test_both_variants_give_the_mean_of_either(tmp_path, patterns, batch, card):
+    """A file of integrate --variant both; the masked variant of one frame came out empty."""
+    other = batch.intensity[100 : 100 + NY * NX]
+    with h5py.File(patterns, "r+") as file:
+        entry = file["entry"]
+        for variant in ("masked", "unmasked"):
+            entry.copy("data", f"azint1d_{variant}/data")
+            entry[f"azint1d_{variant}/data"].attrs["variant"] = variant
+        entry["azint1d_unmasked/data/I"][...] = other
+        entry["azint1d_masked/data/I"][2] = np.nan
+        del entry["data/coverage"], entry["azint1d_masked/data/coverage"]
+        del entry["azint1d_unmasked/data/coverage"]
+    maps = {}
+    for variant in ("masked", "unmasked", "both"):
+        path = tmp_path / f"{variant}.h5"
+        xrdpipe.map(
+            patterns=str(patterns), variant=variant, output=path, png=False, scan_shape="3x4"
+        )
+        with h5py.File(path) as file:
+            group = file["entry/phase_map"]
+            assert group["model/input_variant"].asstr()[()] == variant
+            maps[variant] = {
+                name: group[name][()].reshape(-1, NY * NX).astype(float)
+                for name in ("presence/probability", "presence/spread", "unknown/score", "status")
+            }
+    one, two, both = (maps[name] for name in ("masked", "unmasked", "both"))
+    shared = np.isfinite(one["unknown/score"][0]) & np.isfinite(two["unknown/score"][0])
+    assert shared.sum() == NY * NX - 3
+    for name in ("presence/probability", "unknown/score"):
+        expected = (one[name] + two[name]) / 2
+        np.testing.assert_allclose(both[name][:, shared], expected[:, shared], rtol=1e-5)
+        np.testing.assert_array_equal(both[name][:, 2], two[name][:, 2])
+    p, s = "presence/probability", "presence/spread"
+    spread = np.sqrt((one[s] ** 2 + two[s] ** 2) / 2 + ((one[p] - two[p]) / 2) ** 2)
+    np.testing.assert_allclose(both[s][:, shared], spread[:, shared], rtol=1e-4, atol=1e-7)
+    assert both["status"][0, 2] == FrameStatus.OK
+    assert both["status"][0, 5] == FrameStatus.CORRUPT
 
 
 def test_the_link_to_the_patterns_moves_with_the_folder(patterns, tmp_path):
@@ -330,6 +384,49 @@ def test_positions_of_the_files_make_the_map(patterns, tmp_path):
     with h5py.File(tmp_path / "n.h5") as file:
         assert file["entry/mapping/x"].attrs["long_name"] == "x (pixel)"
         assert "x_motor" not in file["entry/mapping"]
+
+
+def test_neighbours_are_a_recorded_choice(tmp_path, batch, card):
+    """Two halves of clear patterns, and in the left one a pattern of bare noise."""
+    kind = batch.presence[:, 2] == 1
+    left, right = np.flatnonzero(kind)[:30], np.flatnonzero(batch.presence[:, 2] == 0)[:30]
+    order = np.stack([left.reshape(6, 5), right.reshape(6, 5)], axis=1).reshape(-1)
+    intensity = batch.intensity[order].copy()
+    intensity[32] = np.random.default_rng(0).poisson(5.0, card.grid.size)
+    path = write_patterns(
+        tmp_path / "p.h5", card.grid.two_theta, intensity, card.wavelength,
+        coverage=batch.coverage[order],
+    )  # fmt: skip
+    told = {"patterns": str(path), "scan_shape": "6x10", "png": False}
+    xrdpipe.map(**told, output=tmp_path / "a.h5")
+    outcome = xrdpipe.map(**told, output=tmp_path / "b.h5", neighbours=True)
+    with h5py.File(tmp_path / "a.h5") as alone, h5py.File(tmp_path / "b.h5") as coupled:
+        before, after = (f["entry/phase_map/presence"] for f in (alone, coupled))
+        assert np.array_equal(after["probability_alone"][()], before["probability"][()])
+        assert "probability_alone" not in before
+        model = coupled["entry/phase_map/model"]
+        assert model["neighbours"][()]
+        assert not alone["entry/phase_map/model/neighbours"][()]
+        assert model["neighbour_strength"][2] > 1
+        assert after["probability"][2, 3, 2] > before["probability"][2, 3, 2]
+        assert f"neighbours {model['neighbour_strength'][2]:g}" in outcome.summary
+        decision = after["decision"][()]
+        assert np.array_equal(decision == 1, after["probability"][()] >= 0.5)
+    assert xrdpipe.validate(file=tmp_path / "b.h5").summary.endswith("valid map file.")
+
+
+def test_scattered_positions_have_no_neighbours(patterns, tmp_path):
+    with_positions(patterns, np.arange(12) ** 1.5, np.sin(np.arange(12.0)))
+    notes = []
+    path = tmp_path / "m.h5"
+    xrdpipe.map(
+        patterns=str(patterns), output=path, positions="samy,samz", png=False, neighbours=True,
+        progress=Progress(note=notes.append),
+    )  # fmt: skip
+    assert any("--neighbours is left out" in note for note in notes)
+    with h5py.File(path) as file:
+        assert not file["entry/phase_map/model/neighbours"][()]
+        assert "probability_alone" not in file["entry/phase_map/presence"]
 
 
 def test_scattered_positions_are_points_in_every_viewer(patterns, tmp_path):

@@ -11,6 +11,7 @@ from xrdpipe.schema import (
     NO_RESULT,
     NONE_PRESENT,
     UNDETERMINED,
+    UNKNOWN,
     WINNER_MEANINGS,
     FrameStatus,
     PixelStatus,
@@ -21,10 +22,11 @@ NAN = np.nan
 OK = FrameStatus.OK
 
 
-def predictions(probability, status=None) -> Predictions:
+def predictions(probability, status=None, unknown=None) -> Predictions:
     probability = np.asarray(probability, np.float32)
     status = np.full(len(probability), OK) if status is None else np.asarray(status)
-    return Predictions(probability, probability / 10, status.astype(np.uint8))
+    unknown = np.full(len(probability), NAN) if unknown is None else np.asarray(unknown)
+    return Predictions(probability, probability / 10, unknown, status.astype(np.uint8))
 
 
 ROWS = [
@@ -114,6 +116,20 @@ def test_permuting_the_phases_permutes_the_maps():
     np.testing.assert_array_equal(one.confidence, other.confidence)
     named = [np.where(m.winner >= 0, np.array(m.phase_names)[m.winner], "-") for m in (one, other)]
     np.testing.assert_array_equal(*named)
+
+
+def test_what_holds_no_known_phase_but_an_unknown_one_is_unknown():
+    scan = place_frames(np.arange(6), False, (1, 6))
+    rows = [[0.1, 0.2], [0.1, 0.2], [0.9, 0.2], [NAN, 0.2], [0.1, 0.1], [0.1, 0.2]]
+    status = [OK, OK, OK, OK, OK, FrameStatus.CORRUPT]
+    given = predictions(rows, status, [0.8, 0.69, 0.9, 0.9, NAN, 0.9])
+    found = assemble(given, scan, ("a", "b"), unknown_threshold=0.7)
+    expected = [UNKNOWN, NONE_PRESENT, 0, UNDETERMINED, NONE_PRESENT, NO_RESULT]
+    assert found.winner[0].tolist() == expected
+    assert found.confidence[0, 0] == pytest.approx(0.8)
+    np.testing.assert_allclose(found.unknown[0], [0.8, 0.69, 0.9, 0.9, NAN, NAN], rtol=1e-6)
+    without = assemble(given, scan, ("a", "b"))
+    assert without.winner[0].tolist() == [NONE_PRESENT, *expected[1:]]
 
 
 def test_the_threshold_belongs_to_presence():

@@ -53,7 +53,7 @@ def test_log_odds_are_those_of_the_softmax():
 
 def test_small_network_is_small():
     network = SmallResNet()
-    assert 300_000 < parameters(network) < 900_000
+    assert 300_000 < parameters(network) < 500_000
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))

@@ -42,7 +42,7 @@ def test_clear_patterns_get_clear_answers(card):
     )
     model = load_model(find_model(), "cpu")
     batch = draw_chosen(Stream(library, (), card.grid, clear, seed=12345), 0, 200, 0.5)
-    probability, _ = model.predict(batch.intensity, batch.coverage)
+    probability, *_ = model.predict(batch.intensity, batch.coverage)
     judged = batch.presence >= 0
     right = (probability >= 0.5) == (batch.presence == 1)
     assert right[judged].mean() > 0.95
@@ -54,6 +54,6 @@ def test_other_phases_and_empty_patterns_are_not_taken_for_ours(card):
     points = np.arange(card.grid.size)
     hump = 30 + 20 * np.exp(-(((points - 450) / 200) ** 2))
     empty = rng.poisson(100 * hump, (50, card.grid.size)) / 100
-    probability, _ = model.predict(empty, np.ones_like(empty))
+    probability, *_ = model.predict(empty, np.ones_like(empty))
     assert (probability < 0.5).mean() > 0.95
     assert isinstance(phase_library(find_model()), PhaseLibrary)

@@ -19,6 +19,7 @@ from xrdpipe.nn.stream import PatternStream, Stream
 from xrdpipe.phases import distractor_phases, shipped_phases
 from xrdpipe.synthesis.counter import counter, philox, poisson
 from xrdpipe.synthesis.lines import MARCH_STEPS, march_dollase, phase_lines
+from xrdpipe.synthesis.made_up import made_up_phases
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.synthesis.rings import grain_factors
 from xrdpipe.synthesis.scene import draw_scene, make_generator
@@ -514,13 +515,98 @@ def test_the_versions_of_a_pair_differ_by_the_spots(everything):
     shown = torch.isfinite(pairs.masked)
     assert torch.equal(shown, torch.isfinite(pairs.unmasked))
     assert torch.equal(shown, pairs.coverage > 0)
-    apart = (pairs.unmasked - pairs.masked - pairs.spottiness)[shown].abs()
-    assert float(apart.max()) <= 1e-6 * float(pairs.unmasked[shown].max())
+    more = (pairs.unmasked - pairs.masked - pairs.spottiness)[shown]
+    assert float(more.min()) >= -1e-6 * float(pairs.unmasked[shown].max())
     assert float(pairs.spottiness[shown].min()) >= 0
     assert ((pairs.presence_masked != 0) == torch.from_numpy(pairs.targets.present)).all()
     # What is seen without spots is seen with them, unless a foreign spot lies on a line.
     more = (pairs.strength_unmasked >= 0.99 * pairs.strength_masked).float().mean()
     assert float(more) > 0.8
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.0, True), (1.0, False)])
+def test_spottiness_lacks_what_a_mask_file_takes(library, share, told):
+    recipe = replace(
+        Recipe(),
+        masking=effect("masking", file_probability=share),
+        anvil_spots=effect("anvil_spots", probability=1.0, height=(50.0, 60.0)),
+        hot_pixels=effect("hot_pixels", number=(20.0, 30.0), counts=(1e6, 1.1e6)),
+    )
+    generator = make_generator(library, (), GRID, recipe.without("spikes", "grains"))
+    pairs = draw_pairs(generator, 0, 40, seed=1)
+    taken = torch.nan_to_num(pairs.unmasked - pairs.masked).sum(dim=1)
+    seen = torch.nan_to_num(pairs.spottiness).sum(dim=1)
+    assert (taken > 0).all()
+    if told:
+        torch.testing.assert_close(seen, taken, rtol=1e-3, atol=0)
+    else:
+        assert not seen.any()
+    scene = draw_scene(generator, 0, 40, seed=1)
+    assert scene.towers.filed.all() == bool(share)
+
+
+def test_made_up_crystals_are_all_different_and_none_is_a_phase_of_the_library(library):
+    assert made_up_phases(40)[:20] == made_up_phases(20)
+    generator = make_generator(library, (), GRID, Recipe())
+    table = generator.table
+    assert table.listed == table.labelled == 3
+    assert 100 < len(table.names) - 3 <= 120
+    assert all(name.startswith("made-up-") for name in table.names[3:])
+    strongest = np.sort(table.d[table.strongest[3:]])
+    assert np.ptp(np.log(strongest)) > 1
+    assert len(np.unique(np.round(strongest, 3))) > 0.95 * len(strongest)
+
+
+def test_a_phase_outside_the_library_has_a_label_of_its_own(library, distractors):
+    some = distractors[:4]
+    listed = effect("distractors", made_up=30, made_up_share=0.25, crowded=0.0)
+    generator = make_generator(library, some, GRID, replace(Recipe(), distractors=listed))
+    scene = draw_scene(generator, 0, 3000, seed=0)
+    phase = scene.components.phase[scene.components.phase >= 3]
+    share = (phase >= generator.table.listed).mean()
+    assert share == pytest.approx(0.25, abs=0.03)
+    assert scene.foreign.mean() == pytest.approx(1 - 0.65**2, abs=0.03)
+    np.testing.assert_array_equal(
+        scene.foreign,
+        np.isin(np.arange(3000), scene.components.sample[scene.components.phase >= 3]),
+    )
+    pairs = render(generator, draw_scene(generator, 0, 200, seed=0))
+    there = torch.from_numpy(scene.foreign[:200])
+    assert ((pairs.foreign_unmasked != 0) == there).all()
+    assert set(pairs.foreign_masked[there].tolist()) == {1, -1}
+    full = effect("distractors", probability=0.0, crowded=0.3)
+    generator = make_generator(library, some, GRID, replace(Recipe(), distractors=full))
+    components = draw_scene(generator, 0, 3000, seed=0).components
+    number = np.bincount(components.sample[components.phase >= 3], minlength=3000)
+    share = [0.7 + 0.3 / 16, *(0.3 * n / 16 for n in (4, 6, 4, 1))]
+    np.testing.assert_allclose(np.bincount(number) / 3000, share, atol=0.03)
+    # Rings of the gasket belong to a phase of the library: they are not unknown.
+    rims = effect("distractors", probability=0.0, crowded=0.0, parasite_probability=1.0)
+    generator = make_generator(library, some, GRID, replace(Recipe(), distractors=rims))
+    scene = draw_scene(generator, 0, 100, seed=0)
+    assert scene.components.parasite.any()
+    assert not scene.foreign.any()
+    parasite = scene.components.parasite
+    assert scene.crystals.grains[parasite].min() >= 1e4
+    assert scene.crystals.grains[~parasite].max() <= 3e5
+    assert (scene.sticks.owner == -1).any()
+
+
+def test_a_faint_line_under_a_strong_one_is_not_visible(library):
+    """Rhenium's lines stand apart from each other; those of the three phases do not."""
+    labels = {overlap: effect("labels", overlap=overlap) for overlap in (0.0, 0.3)}
+    noise = effect("noise", counts=(1e3, 1e3), ripple=(1e-9, 1e-9))
+    alone, together = (
+        {
+            overlap: draw_pairs(
+                generator_of(phases, labels=chosen, noise=noise), 0, 8, seed=0
+            ).strength_masked[:, -1]
+            for overlap, chosen in labels.items()
+        }
+        for phases in (PhaseLibrary(library.phases[2:]), library)
+    )
+    torch.testing.assert_close(alone[0.0], alone[0.3], rtol=0.02, atol=0)
+    assert (together[0.3] < 0.9 * together[0.0]).all()
 
 
 @pytest.mark.parametrize("name", EFFECTS)
@@ -551,7 +637,7 @@ def test_every_range_changes_the_patterns(library, distractors, effect_name, key
     old = getattr(getattr(Recipe(), effect_name), key)
     new = {
         "combinations": (("111", 1.0),), "parasites": ("calcite",), "mean_phases": 0.6,
-        "lengths": (3.0, 7.0, 9.0), "hump_q": (1.4, 2.7), "spacings": (1.9, 1.3),
+        "lengths": (3.0, 7.0, 9.0), "hump_q": (1.4, 2.7), "spacings": (1.9, 1.3), "made_up": 7,
     }.get(key)  # fmt: skip
     if new is None and isinstance(old, tuple):
         new = (0.6 * old[0] + 0.3 * old[1], 0.4 * old[0] + 0.6 * old[1])
@@ -613,6 +699,9 @@ def test_recipe_refuses_unknown_names_and_wrong_values():
         Recipe.from_mapping({"strain": {"isotropic": "small"}})
     with pytest.raises(OptionError, match="must be true or false"):
         Recipe.from_mapping({"strain": {"on": 1}})
+    with pytest.raises(OptionError, match="whole number from 0"):
+        Recipe.from_mapping({"distractors": {"made_up": 1.5}})
+    assert Recipe.from_mapping({"distractors": {"made_up": 3}}).distractors.made_up == 3
     with pytest.raises(OptionError, match="list of phase names"):
         Recipe.from_mapping({"distractors": {"parasites": "rhenium"}})
     for wrong in ({"12": 1}, {"1": -1}, {"1": 0}, {"1": 1, "00": 1}, [1]):

@@ -1,6 +1,7 @@
 """Training: resumes to the same weights, writes a folder that says what it is, predicts."""
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import xrdpipe
 from xrdpipe.config import TrainConfig
@@ -59,9 +61,9 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path, library, mon
 
     save = training.save_checkpoint
 
-    def stop_after_two(path, network, optimizer, epochs):
-        save(path, network, optimizer, epochs)
-        if epochs == 2:
+    def stop_after_two(path, network, optimizer, course):
+        save(path, network, optimizer, course)
+        if course.done == 2:
             raise StopError
 
     monkeypatch.setattr(training, "save_checkpoint", stop_after_two)
@@ -103,18 +105,71 @@ def test_predictions_do_not_depend_on_batches(model_folder):
     model = load_model(model_folder, "cpu")
     intensity = rng.gamma(5, 1, (600, GRID.size))
     coverage = np.ones_like(intensity)
-    probability, spread = model.predict(intensity, coverage)
+    probability, spread, _ = model.predict(intensity, coverage)
     assert probability.shape == spread.shape == (600, 3)
     assert ((probability >= 0) & (probability <= 1)).all()
     assert (spread == 0).all()
-    part, _ = model.predict(intensity[256:300], coverage[256:300])
+    part, *_ = model.predict(intensity[256:300], coverage[256:300])
     np.testing.assert_array_equal(part, probability[256:300])
     intensity[3] = np.nan
-    blank, _ = model.predict(intensity, coverage)
+    blank, *_ = model.predict(intensity, coverage)
     assert np.isnan(blank[3]).all()
     np.testing.assert_array_equal(blank[4:], probability[4:])
-    none, _ = model.predict(intensity[:0], coverage[:0])
+    none, *_ = model.predict(intensity[:0], coverage[:0])
     assert none.shape == (0, 3)
+
+
+def test_an_unknown_score_is_learned_calibrated_and_written(model_folder):
+    card = read_card(model_folder)
+    assert 0 < card.unknown.threshold < 1
+    assert card.unknown.false_alarms == 0.05
+    assert len(card.weights[0].bias) == 3
+    intensity = np.random.default_rng(0).gamma(5, 1, (4, GRID.size))
+    prediction = load_model(model_folder, "cpu").predict(intensity, np.ones_like(intensity))
+    assert prediction.probability.shape == (4, 3)
+    assert ((prediction.unknown > 0) & (prediction.unknown < 1)).all()
+    report = json.loads((model_folder / "report.json").read_text())
+    assert report["unknown"]["masked"]["prevalence"] > 0.2
+    # A card whose threshold has no calibration behind it is refused.
+    content = json.loads((model_folder / "model.json").read_text())
+    content["calibration"][0]["unknown"] = None
+    broken = model_folder.parent / "broken"
+    shutil.copytree(model_folder, broken)
+    (broken / "model.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no calibration"):
+        read_card(broken)
+
+
+def test_a_model_without_an_unknown_score_says_nan(tmp_path, library):
+    recipe = replace(QUICK, epochs=1, unknown=False)
+    train(Task(library, (), GRID, recipe, Recipe(), 0), tmp_path, "plain", Progress())
+    assert read_card(tmp_path / "model").unknown is None
+    intensity = np.ones((2, GRID.size))
+    assert np.isnan(load_model(tmp_path / "model", "cpu").predict(intensity, intensity)[2]).all()
+
+
+def test_training_starts_from_the_weights_of_a_model(tmp_path, library, model_folder):
+    """At a rate of almost zero the weights stay: each member begins with those that were given."""
+    recipe = replace(QUICK, epochs=1, members=2, learning_rate=1e-12, weights="float32")
+    task = Task(library, (), GRID, recipe, Recipe(), 0, start=model_folder)
+    train(task, tmp_path, "more", Progress())
+    first = load_file(model_folder / "weights-0.safetensors")
+    for member in range(2):
+        found = load_file(tmp_path / "model" / f"weights-{member}.safetensors")
+        for name, values in first.items():
+            torch.testing.assert_close(found[name], values.float(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"grid": "6:16:0.05"}, "its grid is 5-24"),
+    ({"recipe": "train-nnls"}, "has no weights to start from"),
+    ({"start": "hydrotermal-dac"}, "Did you mean 'hydrothermal-dac'"),
+])  # fmt: skip
+def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
+    options = {"wavelength": 0.4959, "start": "hydrothermal-dac", "output": tmp_path / "m"} | change
+    with pytest.raises((OptionError, InputMissingError), match=message):
+        xrdpipe.train(**options)
+    assert not (tmp_path / "m").exists()
 
 
 def test_members_of_an_ensemble_give_a_spread(tmp_path, library):
@@ -122,7 +177,7 @@ def test_members_of_an_ensemble_give_a_spread(tmp_path, library):
     train(Task(library, (), GRID, recipe, Recipe(), 0), tmp_path, "two", Progress())
     model = load_model(tmp_path / "model", "cpu")
     intensity = np.random.default_rng(0).gamma(5, 1, (4, GRID.size))
-    _, spread = model.predict(intensity, np.ones_like(intensity))
+    _, spread, _ = model.predict(intensity, np.ones_like(intensity))
     assert (spread > 0).all()
 
 

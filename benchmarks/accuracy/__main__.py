@@ -1,15 +1,18 @@
-"""Maps, scores and public data of the accuracy protocol: one command, three parts.
+"""Maps, scores, public data, and the paper's networks: one command, four parts.
 
     python -m benchmarks.accuracy maps --work CACHE
     python -m benchmarks.accuracy score --work CACHE --model ours=A --model ours=B --model nnls=C
     python -m benchmarks.accuracy public --work CACHE --model hydrothermal-dac --train
+    python -m benchmarks.accuracy paper --work CACHE --seeds 3
 
-Run from the checkout, with the package installed. ``maps`` goes on where it was interrupted.
+Run from the checkout, with the package installed. ``maps`` and ``paper`` go on where they were
+interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -17,8 +20,8 @@ from typing import Any
 
 from xrdpipe.stages.versions import software_versions
 
-from . import public_data
-from .evaluate import evaluate
+from . import paper, paper_report, public_data, unknown_scores
+from .evaluate import evaluate, known_truth, map_answers
 from .maps import Cache, make_maps
 from .protocol import MAIN, PROTOCOL, Protocol, drawn_shares, load_protocol
 from .report import draw_figures, tables, write_tables
@@ -44,6 +47,25 @@ def _methods(entries: list[str]) -> dict[str, list[str]]:
         name, _, folder = entry.partition("=")
         methods.setdefault(name, []).append(folder or name)
     return methods
+
+
+def compact(result: dict[str, Any]) -> str:
+    """JSON with five digits, one line per method and variant: to keep, not to compute with."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rounded(entry) for key, entry in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [rounded(entry) for entry in value]
+        return float(f"{value:.5g}") if isinstance(value, float) else value
+
+    def lines(value: Any, depth: int) -> str:
+        if not isinstance(value, dict) or depth == 0:
+            return json.dumps(value, separators=(",", ":"))
+        entries = (f"{json.dumps(key)}: {lines(entry, depth - 1)}" for key, entry in value.items())
+        return "{\n" + ",\n".join(entries) + "\n}"
+
+    return lines(rounded(result), 3) + "\n"
 
 
 def _publish(given: argparse.Namespace, made: dict[str, str]) -> None:
@@ -75,7 +97,7 @@ def _score(given: argparse.Namespace) -> None:
         main = [cache.truth(plan) for name in MAIN for plan in protocol.of_set(name)]
         result["drawn"] = drawn_shares(main)
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    given.output.write_text(compact(result), encoding="utf-8")
     _publish(given, tables(result))
     if given.images:
         for path in draw_figures(given.images, result):
@@ -94,6 +116,47 @@ def _public(given: argparse.Namespace) -> None:
     for name in result["absent"]:
         _say(f"not there: {name}")
     _publish(given, public_data.tables(result))
+
+
+def _unknown(given: argparse.Namespace) -> None:
+    cache = Cache(given.work, load_protocol(given.protocol))
+    found = unknown_scores.compare(cache, given.model[0])
+    given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    _publish(given, {"accuracy-unknown-scores": unknown_scores.table(found)})
+
+
+def _paper(given: argparse.Namespace) -> None:
+    protocol = load_protocol(given.protocol)
+    cache = Cache(given.maps or given.work, protocol)
+    workshop = paper.prepared(given.work, given.recipes, cache, given.threads, MAIN, _say)
+    known = {name: known_truth(cache, protocol.of_set(name)) for name in MAIN}
+    listener = paper.Listener(
+        lambda model, variant, name: map_answers(
+            cache, protocol.of_set(name), model, variant, given.keep
+        )
+    )
+    ((name, ours),) = _methods([given.model]).items()
+    seeds: dict[str, list[int]] = {}
+    # Tables after every round: the first is complete with one seed.
+    for entries in paper.rounds(given.seeds):
+        for training, seed in entries:
+            workshop.train(training, seed, _say)
+            seeds.setdefault(training, []).append(seed)
+        models = {t: [workshop.model(t, seed) for seed in of] for t, of in seeds.items()}
+        result = {
+            "protocol_sha256": protocol.sha256,
+            "wavelength": protocol.wavelength,
+            "labelled_maps": [dataclasses.asdict(p) for p in workshop.labelled.protocol.maps],
+            "trainings": {t: workshop.record(t, of) for t, of in seeds.items()},
+            "ours": {"name": name, "sha256": paper.hashes(ours)},
+            "truth": paper.truth_numbers(known),
+            "tables": paper.compare(known, models, ours, protocol.labels, listener, given.repeats),
+            "versions": software_versions(),
+            "python": platform.python_version(),
+        }
+        given.output.parent.mkdir(parents=True, exist_ok=True)
+        given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        _publish(given, paper_report.tables(result))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -116,8 +179,23 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--images", type=Path, help="folder for figures")
     score.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "accuracy.json")
     score.set_defaults(run=_score)
-    for part in (maps, score):
+    networks = parts.add_parser("paper", help="train and score the networks of Li et al. (2024)")
+    networks.add_argument("--maps", type=Path, help="cache with maps (default: that of --work)")
+    networks.add_argument("--seeds", type=int, default=3, help="of the multi-task networks")
+    networks.add_argument("--threads", type=int)
+    networks.add_argument(
+        "--model", default="shipped=hydrothermal-dac", help="NAME=FOLDER to compare them with"
+    )
+    networks.add_argument("--keep", action="store_true", help="read answers that were made before")
+    networks.add_argument("--repeats", type=int, default=1000, help="bootstrap resamples")
+    networks.add_argument(
+        "--recipes", type=Path, default=HERE.parent / "pipelines" / "paper", help="their folder"
+    )
+    networks.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "paper.json")
+    networks.set_defaults(run=_paper)
+    for part in (maps, score, networks):
         part.add_argument("--protocol", type=Path, default=PROTOCOL)
+    for part in (maps, score):
         part.add_argument(
             "--set", action="append", default=[], help="only this set; again for more"
         )
@@ -129,9 +207,14 @@ def main(arguments: list[str] | None = None) -> None:
     public.add_argument("--recipe", default="train-small")
     public.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "public.json")
     public.set_defaults(run=_public)
-    for part in (maps, score, public):
+    unknown = parts.add_parser("unknown", help="three unknown scores beside each other")
+    unknown.add_argument("--model", action="append", required=True, help="name or folder")
+    unknown.add_argument("--protocol", type=Path, default=PROTOCOL)
+    unknown.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "unknown.json")
+    unknown.set_defaults(run=_unknown)
+    for part in (maps, score, public, unknown, networks):
         part.add_argument("--work", type=Path, required=True, help="cache folder")
-    for part in (score, public):
+    for part in (score, public, unknown, networks):
         part.add_argument("--doc", type=Path, help="document with the markers of the tables")
     given = parser.parse_args(arguments)
     given.run(given)

@@ -33,12 +33,16 @@ from .scores import (
 
 Say = Callable[[str], None]
 
-VARIANTS = ("masked", "unmasked")
+VARIANTS = ("masked", "unmasked", "both")
+"""What a model is given; ``both`` is the mean of what it says of either."""
 
 SUBSETS = ("goals", "everything")
 """Where the goals apply (every negative, positives with enough of the phase and a line), or all."""
 
 PRIORS = (0.5, 0.1, 0.02)
+
+NEIGHBOURS = "+neighbours"
+"""Behind a model: ``map --neighbours``."""
 
 WAVELENGTHS = ("40", "60")
 """Endings of the sets with the main samples at other wavelengths."""
@@ -110,17 +114,18 @@ def map_answers(
     cache, plans
         The maps.
     model
-        Folder or shipped name.
+        Folder or shipped name; with ``+neighbours`` behind it pixels are told of their neighbours.
     variant
         ``masked`` or ``unmasked``.
     keep
         Read maps that this model made before. Its weights are checked, not the program.
     """
-    folder = find_model(model)
+    name, plus, _ = model.partition(NEIGHBOURS)
+    folder = find_model(name)
     mark = model_sha256(folder)[:12]
     probability, decision, unknown = [], [], []
     for plan in plans:
-        output = cache.of(plan) / f"map_{folder.name}_{mark}_{variant}.h5"
+        output = cache.of(plan) / f"map_{folder.name}{plus}_{mark}_{variant}.h5"
         ny, nx = plan.shape
         if not (keep and output.exists()):
             xrdpipe.map(
@@ -129,6 +134,7 @@ def map_answers(
                 variant=variant,
                 scan_shape=f"{ny}x{nx}",
                 prior=0.5,
+                neighbours=bool(plus),
                 output=output,
                 png=False,
                 restart=True,
@@ -213,7 +219,7 @@ def evaluate(
     weights = {name: map_weights(len(group.presence), repeats) for name, group in known.items()}
     result: dict[str, Any] = {
         "methods": {
-            method: [model_sha256(find_model(model)) for model in models]
+            method: [model_sha256(find_model(model.partition(NEIGHBOURS)[0])) for model in models]
             for method, models in methods.items()
         },
         "truth": {name: _truth_numbers(group) for name, group in known.items()},

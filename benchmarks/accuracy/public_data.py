@@ -19,7 +19,6 @@ import xrdpipe
 from xrdpipe.errors import InputMissingError
 from xrdpipe.store.maps import read_map
 
-from .evaluate import VARIANTS
 from .report import _table
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -48,7 +47,7 @@ class Measurement:
     @property
     def variants(self) -> tuple[str, ...]:
         """Patterns that came integrated are what they are."""
-        return VARIANTS if self.poni else ("external",)
+        return ("masked", "unmasked") if self.poni else ("external",)
 
 
 PRESS = "cpf_bcc_iron"

@@ -236,9 +236,9 @@ def draw_figures(folder: Path, result: Mapping[str, Any]) -> list[Path]:
 
 
 def _style(part: Mapping[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Curves: a colour per method, full lines masked and broken lines unmasked."""
+    """Curves: a colour per method, full lines masked, broken lines unmasked, dots both."""
     for number, (method, by_variant) in enumerate(part.items()):
-        for variant, line in zip(VARIANTS, ("-", "--"), strict=True):
+        for variant, line in zip(VARIANTS, ("-", "--", ":"), strict=True):
             color = COLORS[number % len(COLORS)]
             yield f"{method}, {variant}", by_variant[variant], {"color": color, "ls": line}
 

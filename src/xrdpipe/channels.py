@@ -142,6 +142,19 @@ def _sqrt_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None
     return root
 
 
+def _root_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
+    """√ of the intensity over its median, at most 4: how high lines stand over the background.
+
+    Whatever part of the pattern hot pixels and spots fill, they do not set the scale. Where the
+    median is lost in the noise (patterns without background), the noise stands for it.
+    """
+    level = np.median(filled, axis=1, keepdims=True)
+    level = np.maximum(level, np.median(noise(filled), axis=1, keepdims=True))
+    safe = np.where(level > 0, level, np.maximum(filled.max(axis=1, keepdims=True), 1e-30))
+    root: Array32 = np.sqrt(np.clip(filled / safe, 0, 16)).astype(np.float32)
+    return root
+
+
 def _highpass_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
     """asinh((I − background)/(3 σ)); 0 where there is no data."""
     sigma = noise(filled)
@@ -178,6 +191,7 @@ OPTIONAL = ("spottiness",)
 CHANNELS: dict[str, Callable[[Array32, Array32, Any], Array32]] = {
     "minmax": _minmax_view,
     "sqrt": _sqrt_view,
+    "root": _root_view,
     "highpass": _highpass_view,
     "coverage": _coverage_view,
     "spottiness": _spottiness_view,

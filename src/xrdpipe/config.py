@@ -504,8 +504,10 @@ class MapConfig(
     model: str | None = option(
         "Model name or folder (default: the shipped model).", None, metavar="NAME|FOLDER"
     )
-    variant: Literal["masked", "unmasked"] | None = option(
-        "Which variant, where the file holds both (default: masked).", None
+    variant: Literal["masked", "unmasked", "both"] | None = option(
+        "Which variant, where the file holds both (default: masked); 'both': the mean of what the "
+        "model says of either.",
+        None,
     )
     poni: Path | None = option(
         "Geometry: maps frames in one pass; the integration options apply.", None, metavar="FILE"
@@ -515,6 +517,10 @@ class MapConfig(
         None,
         parse=_parse_prior,
         metavar="P[,P...]",
+    )
+    neighbours: bool = option(
+        "Let neighbouring pixels be a prior on presence, as far as the map shows that they tell.",
+        False,
     )
     device: Literal["auto", "cpu", "cuda"] = option("Where inference runs.", "auto")
     with_patterns: bool = option("Store the resampled patterns in the map file too.", False)
@@ -655,9 +661,32 @@ class TrainConfig(Config, SynthesisOptions):
         "What they hold: a truth file for each, in the same order.", (), metavar="FILE"
     )
     variant: Literal["masked", "unmasked"] = option("Variant of the labelled patterns.", "masked")
+    calibrant: Path | None = option(
+        "Pattern of a calibrant, measured as the patterns to map (.h5 of integrate or collect, or "
+        ".xy, .xye, .chi): its line widths replace the recipe's ranges.",
+        None,
+        metavar="PATTERN",
+    )
+    calibrant_cif: Path | None = option("CIF file of the calibrant.", None, metavar="FILE")
+    like: Path | None = option(
+        "Patterns file of a map, without labels: its line widths, background, counts and coverage "
+        "narrow the recipe's ranges.",
+        None,
+        metavar="PATTERNS",
+    )
+    start: str | None = option(
+        "Model whose weights training starts from: same network, channels, phases and grid.",
+        None,
+        metavar="NAME|FOLDER",
+    )
     seed: int = option("Seed of weights and patterns.", 0, low=0)
     threads: int | None = option("Threads (default: all cores).", None, low=1)
     restart: bool = option("Discard earlier work on this output and start again.", False)
+
+    def check_together(self) -> None:
+        """A calibrant is a pattern and its structure."""
+        if (self.calibrant is None) != (self.calibrant_cif is None):
+            raise OptionError("--calibrant PATTERN and --calibrant-cif FILE belong together.")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.neighbours import Coupling, with_neighbours
 from xrdpipe.schema import (
     ABSENT,
     NO_RESULT,
@@ -15,6 +16,7 @@ from xrdpipe.schema import (
     PRESENT,
     UNDECIDED,
     UNDETERMINED,
+    UNKNOWN,
     FrameStatus,
 )
 from xrdpipe.types import FloatArray, Predictions, Scan
@@ -35,14 +37,23 @@ class PhaseMap:
     winner
         int16 (ny, nx): index of the most probable present phase, or a negative reason.
     confidence
-        float32 (ny, nx): probability of the winner; for 'none present' that of no phase at all.
+        float32 (ny, nx): probability of the winner; for 'none present' that of no phase at all, for
+        'unknown' the unknown score.
     combination
         int32 (ny, nx), int64 from 32 phases on: Σ 2^k over the present phases k, −1 without
         result.
     n_phases
         int16 (ny, nx): number of present phases, −1 without result.
+    unknown
+        float32 (ny, nx), 0-1: larger where a phase outside the model's is there; NaN without data.
+    unknown_threshold
+        From which on a pixel counts as unknown; None if the model cannot tell.
     status
         uint8 (ny, nx): status of the frame, or what the map adds to it.
+    probability_alone
+        Where neighbours were a prior: float32 (K, ny, nx), the probability without them.
+    couplings
+        How far they counted, one entry per phase.
     """
 
     phase_names: tuple[str, ...]
@@ -53,23 +64,37 @@ class PhaseMap:
     confidence: NDArray[np.float32]
     combination: NDArray[np.signedinteger[Any]]
     n_phases: NDArray[np.int16]
+    unknown: NDArray[np.float32]
+    unknown_threshold: float | None
     status: NDArray[np.uint8]
     scan: Scan
+    probability_alone: NDArray[np.float32] | None = None
+    couplings: tuple[Coupling, ...] = ()
 
 
 def assemble(
-    predictions: Predictions, scan: Scan, phase_names: tuple[str, ...], threshold: float = 0.5
+    predictions: Predictions,
+    scan: Scan,
+    phase_names: tuple[str, ...],
+    threshold: float = 0.5,
+    unknown_threshold: float | None = None,
+    neighbours: bool = False,
 ) -> PhaseMap:
     """Place the rows of ``predictions`` on the scan and decide per phase.
 
-    Pixels without a frame have status MISSING.
+    Pixels without a frame have status MISSING. The winner of a pixel that holds no phase of the
+    model, but something that it does not know, is UNKNOWN. With ``neighbours`` the pixels around
+    are a prior (:mod:`xrdpipe.neighbours`); the scan must be a grid.
     """
     index = scan.frame_index
     has_frame = index >= 0
     rows = np.where(has_frame, index, 0)
     status = np.where(has_frame, predictions.status[rows], FrameStatus.MISSING).astype(np.uint8)
     usable = status == FrameStatus.OK
-    probability = _on_map(predictions.probability, rows, usable)
+    probability = alone = _on_map(predictions.probability, rows, usable)
+    couplings: tuple[Coupling, ...] = ()
+    if neighbours:
+        probability, couplings = with_neighbours(alone)
     spread = _on_map(predictions.spread, rows, usable)
     known = np.isfinite(probability)
     decision = np.where(
@@ -79,12 +104,16 @@ def assemble(
     n_present = present.sum(axis=0)
     ranked = np.where(present, np.nan_to_num(probability), -1.0)
     winner = np.argmax(ranked, axis=0).astype(np.int16)
-    none_present = np.where(known.all(axis=0), NONE_PRESENT, UNDETERMINED)
+    unknown = _on_map(predictions.unknown[:, None], rows, usable)[0]
+    strange = unknown >= (np.inf if unknown_threshold is None else unknown_threshold)
+    nothing_known = np.where(strange, UNKNOWN, NONE_PRESENT)
+    none_present = np.where(known.all(axis=0), nothing_known, UNDETERMINED)
     winner = np.where(n_present > 0, winner, none_present)
     winner = np.where(usable, winner, NO_RESULT).astype(np.int16)
     absent = np.where(known, 1 - np.nan_to_num(probability).astype(np.float64), 1)
     absence = np.prod(absent, axis=0)
     confidence = np.where(n_present > 0, ranked.max(axis=0), absence)
+    confidence = np.where(winner == UNKNOWN, unknown, confidence)
     confidence = np.where(usable & (winner != UNDETERMINED), confidence, np.nan)
     weight = (2 ** np.arange(len(phase_names), dtype=np.int64))[:, None, None]
     decided = usable & known.any(axis=0)
@@ -98,8 +127,12 @@ def assemble(
         confidence=confidence.astype(np.float32),
         combination=combination.astype(np.int32 if len(phase_names) < 32 else np.int64),
         n_phases=np.where(decided, n_present, NO_RESULT).astype(np.int16),
+        unknown=unknown,
+        unknown_threshold=unknown_threshold,
         status=status,
         scan=scan,
+        probability_alone=alone if neighbours else None,
+        couplings=couplings,
     )
 
 

@@ -399,6 +399,30 @@ def score_map(
     }
 
 
+def score_unknown(truth: BoolArray, score: FloatArray, threshold: float) -> dict[str, float]:
+    """How well an unknown score tells pixels with a phase outside the label set.
+
+    Parameters
+    ----------
+    truth
+        Shape (ny, nx), True where there is such a phase, however little of it.
+    score
+        Same shape, NaN without data: left out.
+    threshold
+        From which on a pixel counts as unknown.
+    """
+    known = np.isfinite(score)
+    there, said = truth[known], score[known] >= threshold
+    with np.errstate(invalid="ignore"):
+        return {
+            "pixels": int(known.sum()),
+            "prevalence": float(there.mean()) if there.size else np.nan,
+            "auroc": auroc(there, score[known]),
+            "found": float(said[there].mean()) if there.any() else np.nan,
+            "false_alarms": float(said[~there].mean()) if (~there).any() else np.nan,
+        }
+
+
 def score_table(scores: dict[str, Any]) -> str:
     """Scores as text for a terminal: prevalence and the constant answer beside accuracy."""
     head = (
@@ -424,6 +448,13 @@ def score_table(scores: dict[str, Any]) -> str:
         f"{match['undetermined']} with an undetermined phase "
         f"({_percent(match['all'])} % with these as wrong)."
     )
+    if unknown := scores.get("unknown"):
+        lines.append(
+            f"phases outside the label set: in {_percent(unknown['prevalence'])} % of the pixels; "
+            f"AUROC of the unknown score {_number(unknown['auroc'])}, at its threshold "
+            f"{_percent(unknown['found'])} % found, {_percent(unknown['false_alarms'])} % false "
+            "alarms."
+        )
     return "\n".join(lines)
 
 

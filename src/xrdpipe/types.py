@@ -434,12 +434,16 @@ class Predictions:
         Shape (rows, K), calibrated presence probability; NaN where undetermined or no data.
     spread
         Same shape: standard deviation over the ensemble (0 for one member).
+    unknown
+        Shape (rows,), 0-1: larger where a phase outside the model's is there; NaN without data or
+        where the model cannot tell.
     status
         Shape (rows,): pixel status (see :class:`xrdpipe.schema.PixelStatus`).
     """
 
     probability: FloatArray
     spread: FloatArray
+    unknown: FloatArray
     status: IntArray
 
 

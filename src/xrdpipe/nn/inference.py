@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,13 +37,34 @@ MapPatterns = Iterable[tuple[int, FloatArray, FloatArray]]
 """First row, intensity and coverage of one block of a map after the other."""
 
 
+class Prediction(NamedTuple):
+    """What a model says of N patterns.
+
+    Parameters
+    ----------
+    probability
+        Shape (N, K), presence of each phase at the model's prior, mean of the members.
+    spread
+        Same shape: their standard deviation; 0 for one.
+    unknown
+        Shape (N,), 0-1, larger where a phase outside the model's is there; NaN if it cannot tell.
+    """
+
+    probability: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    unknown: NDArray[np.float32]
+
+
 class Evidence(Protocol):
     """What turns patterns into log-odds: an ensemble of networks, or a classical method."""
 
     def log_odds(
         self, intensity: FloatArray, coverage: FloatArray, spottiness: FloatArray | None
     ) -> NDArray[np.float64]:
-        """Log-odds of up to 256 rows before calibration, shape (members, rows, K)."""
+        """Log-odds of up to 256 rows before calibration, shape (members, rows, K).
+
+        K + 1 for models with an unknown score: it is the last.
+        """
 
     def for_map(self, rows: int, patterns: MapPatterns) -> Evidence:
         """The same after a look at all patterns of a map."""
@@ -145,8 +166,8 @@ class Model:
         intensity: FloatArray,
         coverage: FloatArray,
         spottiness: FloatArray | None = None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Presence probabilities and their spread over the ensemble.
+    ) -> Prediction:
+        """Presence probabilities, their spread over the ensemble, and the unknown score.
 
         Parameters
         ----------
@@ -159,8 +180,8 @@ class Model:
 
         Returns
         -------
-        Probability (mean of the members) and spread (their standard deviation; 0 for one), each
-        (N, K). Rows without any data are NaN.
+        Prediction
+            Rows without any data are NaN.
 
         Raises
         ------
@@ -181,19 +202,31 @@ class Model:
             )
             for row in range(0, len(intensity), BLOCK)
         ]
-        members = len(self.card.weights)
-        empty = np.zeros((members, 0, len(self.card.phases)))
+        members, phases = len(self.card.weights), len(self.card.phases)
+        empty = np.zeros((members, 0, phases + (self.card.unknown is not None)))
         raw = np.concatenate([empty, *odds], axis=1)
         each = np.stack(
             [
-                logistic(raw[index] / entry.temperature + np.array(entry.bias))
+                logistic(raw[index, :, :phases] / entry.temperature + np.array(entry.bias))
                 for index, entry in enumerate(self.card.weights)
             ]
         )
         blank = ~np.isfinite(intensity).any(axis=1)
         probability, spread = each.mean(axis=0), each.std(axis=0)
-        probability[blank] = spread[blank] = np.nan
-        return probability.astype(np.float32), spread.astype(np.float32)
+        unknown = self._unknown(raw)
+        probability[blank] = spread[blank] = unknown[blank] = np.nan
+        return Prediction(*(v.astype(np.float32) for v in (probability, spread, unknown)))
+
+    def _unknown(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Unknown score from log-odds (members, N, K + 1), shape (N,); NaN if there is none."""
+        if self.card.unknown is None:
+            return np.full(raw.shape[1], np.nan)
+        members = []
+        for odds, entry in zip(raw[:, :, -1], self.card.weights, strict=True):
+            assert entry.unknown is not None  # read_card refuses a card without
+            temperature, bias = entry.unknown
+            members.append(logistic(odds / temperature + bias))
+        return np.asarray(np.mean(members, axis=0), np.float64)
 
     def for_map(self, rows: int, patterns: MapPatterns) -> Model:
         """The model after a look at all patterns of a map, for methods that use it.
@@ -285,9 +318,10 @@ def load_model(folder: Path | str, device: str = "auto") -> Model:
     if card.network in METHODS:
         return Model(card, _load_classical(folder, card), torch.device("cpu"))
     networks = []
+    answers = len(card.phases) + (card.unknown is not None)
     for entry in card.weights:
         path = folder / entry.file
-        network = make_network(card.network, len(card.channels), len(card.phases), card.grid.size)
+        network = make_network(card.network, len(card.channels), answers, card.grid.size)
         try:
             network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
         except (SafetensorError, RuntimeError) as error:

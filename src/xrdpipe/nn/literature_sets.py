@@ -108,7 +108,8 @@ def _one_each(phase: NDArray[np.int64], known: int) -> Components:
     """Patterns of one phase each."""
     label = np.eye(known, dtype=bool)[phase]
     sample = np.arange(len(phase))
-    return Components(sample, phase, np.zeros_like(phase), np.ones(len(phase)), label)
+    own = np.zeros(len(phase), bool)
+    return Components(sample, phase, np.zeros_like(phase), np.ones(len(phase)), own, label)
 
 
 def _nothing(knots: Knots, number: int) -> Scenery:
@@ -191,6 +192,7 @@ def draw_imperfect(generator: Generator, first: int, number: int, seed: int) -> 
     components = _one_each(phase, known)
     label = torch.from_numpy(components.label.astype(np.int8))
     certain = torch.where(label > 0, torch.inf, 0.0)
+    other = torch.from_numpy(((impurity >= known) & (part > 0)).astype(np.int8))
     return Pairs(
         masked=pattern,
         unmasked=pattern,
@@ -200,6 +202,8 @@ def draw_imperfect(generator: Generator, first: int, number: int, seed: int) -> 
         presence_unmasked=label,
         strength_masked=certain,
         strength_unmasked=certain,
+        foreign_masked=other,
+        foreign_unmasked=other,
         targets=targets_of(table, components, ideal_crystals(number)),
         drawn={},
         choice=torch.from_numpy(random.uniform("version", 1)[:, 0]),
@@ -227,6 +231,7 @@ def _pure(table: LineTable, grid: Grid, phase: NDArray[np.int64], draws: Float) 
             mixing=draws[sample, 2],
             clean=np.where(sine < 1, strength * table.area[line], 0.0),
             spots=np.zeros(len(line)),
+            filed=np.zeros(len(line)),
         )
         total += _rendered(sticks, sticks.clean, len(phase), grid)
     scaled: Float = total / total.max(axis=1, keepdims=True)

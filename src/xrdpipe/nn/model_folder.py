@@ -53,12 +53,30 @@ class WeightsEntry:
     """One ensemble member: its file and what turns its log-odds into probabilities.
 
     The probability is the logistic function of log-odds/temperature + bias, at the model's prior.
+    ``unknown`` is temperature and bias of the unknown score, for models that have one.
     """
 
     file: str
     sha256: str
     temperature: float
     bias: tuple[float, ...]
+    unknown: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """When a pattern counts as holding a phase that the model does not know.
+
+    Parameters
+    ----------
+    threshold
+        The unknown score from which on it does, 0-1.
+    false_alarms
+        Part of the held-out synthetic patterns without such a phase that reach it.
+    """
+
+    threshold: float
+    false_alarms: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,8 @@ class ModelCard:
         Versions of the programs that trained it.
     notes
         What a user must know.
+    unknown
+        When a pattern counts as unknown; None for models that cannot tell.
     """
 
     name: str
@@ -107,6 +127,7 @@ class ModelCard:
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     notes: str = ""
+    unknown: Unknown | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -125,7 +146,7 @@ def write_card(card: ModelCard, folder: Path) -> None:
     content = asdict(card)
     content["wavelength"] = content["grid"].pop("wavelength")
     content["calibration"] = [
-        {"temperature": member.pop("temperature"), "bias": member.pop("bias")}
+        {name: member.pop(name) for name in ("temperature", "bias", "unknown")}
         for member in content["weights"]
     ]
     text = json.dumps(content, indent=2, ensure_ascii=False)
@@ -171,6 +192,11 @@ def read_card(folder: Path | str) -> ModelCard:
             f"'{path}' lists {len(card.phases)} phases, {len(card.prior)} priors and "
             f"{len(card.weights)} weight files; expected one prior per phase and some weights."
         )
+    if card.unknown is not None and any(member.unknown is None for member in card.weights):
+        raise InputError(
+            f"'{path}' has a threshold of the unknown score but no calibration of it for every "
+            "member; train again."
+        )
     for file in (*(w.file for w in card.weights), *(p.cif for p in card.phases)):
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise InputError(f"'{path}' names '{file}', which is outside the model folder.")
@@ -210,13 +236,23 @@ def _card(content: dict[str, Any]) -> ModelCard:
                 str(entry["sha256"]),
                 float(calibration["temperature"]),
                 tuple(float(value) for value in calibration["bias"]),
+                _pair(calibration.get("unknown")),
             )
             for entry, calibration in zip(content["weights"], content["calibration"], strict=True)
         ),
         recipe=dict(content["recipe"]),
         versions=dict(content["versions"]),
         notes=str(content["notes"]),
+        unknown=None if content.get("unknown") is None else _unknown(content["unknown"]),
     )
+
+
+def _pair(values: Any) -> tuple[float, float] | None:
+    return None if values is None else (float(values[0]), float(values[1]))
+
+
+def _unknown(entry: dict[str, Any]) -> Unknown:
+    return Unknown(float(entry["threshold"]), float(entry["false_alarms"]))
 
 
 def shipped_models() -> dict[str, Path]:

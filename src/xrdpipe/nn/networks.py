@@ -136,19 +136,20 @@ class SmallResNet(nn.Module):
 
     A peak's meaning is where it stands, so each place of the first feature map has its own gain
     and offset, and the head sees all places of the last one instead of their mean. One log-odds
-    per phase.
+    per answer. 15 million multiplications a pattern of 1901 points, so that an ensemble of three
+    judges a thousand patterns a second on one core.
 
     Parameters
     ----------
     channels
         Input channels.
     phases
-        Number of phases K.
+        Number of answers: phases, and one more where unknown phases are asked for.
     points
         Points of the grid.
     """
 
-    def __init__(self, channels: int = 3, phases: int = 3, points: int = 1901) -> None:
+    def __init__(self, channels: int = 4, phases: int = 3, points: int = 1901) -> None:
         super().__init__()
         self.stem = nn.Conv1d(channels, 32, kernel_size=13, stride=4, padding=6, bias=False)
         self.stem_norm = nn.GroupNorm(8, 32)
@@ -156,15 +157,14 @@ class SmallResNet(nn.Module):
         self.gain = nn.Parameter(torch.ones(32, length))
         self.offset = nn.Parameter(torch.zeros(32, length))
         self.body = nn.Sequential(
-            _Block(32, 32, 7, 1),
-            _Block(32, 64, 5, 2),
-            _Block(64, 96, 5, 2),
-            _Block(96, 96, 5, 1),
-            _Block(96, 128, 3, 2),
+            _Block(32, 40, 5, 2),
+            _Block(40, 64, 5, 2),
+            _Block(64, 96, 3, 2),
+            _Block(96, 96, 3, 1),
         )
         for _ in range(3):
             length = (length - 1) // 2 + 1
-        self.squeeze = nn.Conv1d(128, 16, kernel_size=1)
+        self.squeeze = nn.Conv1d(96, 16, kernel_size=1)
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Linear(16 * length, 192),

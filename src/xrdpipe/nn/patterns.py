@@ -16,7 +16,7 @@ from torch import Tensor
 
 from xrdpipe.nn.counting import fields, poisson, ripple, running_sum, uniform_field
 from xrdpipe.nn.lineshapes import Lines, render_lines
-from xrdpipe.synthesis.rings import GAUSSIAN_PEAK, LORENTZIAN_PEAK
+from xrdpipe.synthesis.rings import GAUSSIAN_PEAK, LORENTZIAN_PEAK, peak_height
 from xrdpipe.synthesis.scene import Generator, Scene, Targets, draw_scene
 from xrdpipe.synthesis.surroundings import KNOT
 
@@ -33,13 +33,15 @@ class Pairs:
     masked, unmasked
         Shape (N, n) float32, counts per pixel; NaN where there is no data.
     spottiness
-        Same shape: the intensity that masking took out.
+        Same shape: the intensity that rejection took out; what a mask file took is not in it.
     coverage
         Same shape, 0-1; 1 wherever there is data if the coverage is not told.
     presence_masked, presence_unmasked
         Shape (N, K) int8: 1 present, 0 absent, −1 present below the detection limit.
     strength_masked, strength_unmasked
         Shape (N, K) float32: matched-filter signal to noise of the phase.
+    foreign_masked, foreign_unmasked
+        Shape (N,) int8, whether a phase outside the library is there; values as for the presence.
     targets
         What the patterns hold, in numpy.
     drawn
@@ -57,6 +59,8 @@ class Pairs:
     presence_unmasked: Tensor
     strength_masked: Tensor
     strength_unmasked: Tensor
+    foreign_masked: Tensor
+    foreign_unmasked: Tensor
     targets: Targets
     drawn: dict[str, NDArray[np.float64]]
     choice: Tensor
@@ -85,6 +89,8 @@ class Chosen:
         Shape (N, K) int8.
     strength
         Shape (N, K) float32.
+    foreign
+        Shape (N,) int8.
     masked
         Shape (N,), True where it is the masked version.
     """
@@ -94,7 +100,12 @@ class Chosen:
     spottiness: NDArray[np.float32]
     presence: NDArray[np.int8]
     strength: NDArray[np.float32]
+    foreign: NDArray[np.int8]
     masked: NDArray[np.bool_]
+
+    def labels(self, unknown: bool) -> NDArray[np.int8]:
+        """The presence, and with ``unknown`` whether something else is there, as last column."""
+        return np.column_stack([self.presence, self.foreign]) if unknown else self.presence
 
     @classmethod
     def joined(cls, parts: list[Chosen]) -> Chosen:
@@ -124,8 +135,9 @@ def choose(batch: dict[str, Tensor], masked_share: float, spottiness_share: floa
     told = torch.frac(batch["choice"].double() * 4096) < spottiness_share
 
     def version(name: str) -> NDArray[Any]:
-        chosen = torch.where(masked[:, None], batch[f"{name}masked"], batch[f"{name}unmasked"])
-        return np.asarray(chosen.cpu().numpy())
+        one, other = batch[f"{name}masked"], batch[f"{name}unmasked"]
+        which = masked.reshape(-1, *(1,) * (one.ndim - 1))
+        return np.asarray(torch.where(which, one, other).cpu().numpy())
 
     return Chosen(
         intensity=version(""),
@@ -133,6 +145,7 @@ def choose(batch: dict[str, Tensor], masked_share: float, spottiness_share: floa
         spottiness=torch.where(told[:, None], batch["spottiness"], 0.0).cpu().numpy(),
         presence=version("presence_"),
         strength=version("strength_"),
+        foreign=version("foreign_"),
         masked=masked.cpu().numpy(),
     )
 
@@ -161,37 +174,47 @@ def render(generator: Generator, scene: Scene, device: str | torch.device = "cpu
     canvas = _Canvas(generator, scene, torch.device(device))
     recipe = generator.recipe
     coverage = canvas.coverage()
-    clean, spots = canvas.lines()
-    clean += canvas.joined(scene.scenery.smooth + scene.halos[0])
-    spots += canvas.joined(scene.halos[1])
-    clean, spots = clean.clamp_(min=0), spots.clamp_(min=0)
+    clean, spots, filed = (
+        (lines + canvas.joined(smooth)).clamp_(min=0)
+        for lines, smooth in zip(
+            canvas.lines(),
+            (scene.scenery.smooth + scene.halos.clean, scene.halos.spots, scene.halos.filed),
+            strict=True,
+        )
+    )
+    bright = spots + filed
     if recipe.noise.on:
         factor = 1 + canvas.column(scene.ripple) * canvas.ripple()
-        counted, counted_spots, pixels = canvas.count(clean * factor, spots * factor, coverage)
+        counted, counted_bright, pixels = canvas.count(clean * factor, bright * factor, coverage)
     else:
-        counted, counted_spots, pixels = clean, spots, canvas.pixels(coverage)
+        counted, counted_bright, pixels = clean, bright, canvas.pixels(coverage)
     shown = (pixels > 0) & (coverage > 0)
     nothing = torch.tensor(torch.nan, device=canvas.device)
     masked = torch.where(shown, counted, nothing)
-    spottiness = torch.where(shown, canvas.with_towers(counted_spots), nothing)
+    rejected = counted_bright * (spots / bright.clamp(min=1e-30))
+    hot, hot_in_file = canvas.towers(filed=False), canvas.towers(filed=True)
     told = canvas.column(scene.told) > 0
     present = torch.as_tensor(scene.targets.present, device=canvas.device)
+    foreign = canvas.tensor(scene.foreign, torch.bool)[:, None]
+    every = torch.cat([present, foreign], dim=1)
     if recipe.labels.on:
-        strengths = canvas.strengths(clean, spots, pixels, shown)
+        strengths = canvas.strengths(clean, clean + bright, pixels, shown)
         limit = recipe.labels.detection_limit
     else:
-        certain = torch.where(present, torch.inf, 0.0)
+        certain = torch.where(every, torch.inf, 0.0)
         strengths, limit = (certain, certain), 0.0
-    labels = [_labels(present, strength, limit) for strength in strengths]
+    labels = [_labels(every, strength, limit) for strength in strengths]
     return Pairs(
         masked=masked,
-        unmasked=masked + spottiness,
-        spottiness=spottiness,
+        unmasked=masked + counted_bright + hot + hot_in_file,
+        spottiness=torch.where(shown, rejected + hot, nothing),
         coverage=torch.where(shown, torch.where(told, coverage, 1.0), 0.0),
-        presence_masked=labels[0],
-        presence_unmasked=labels[1],
-        strength_masked=strengths[0],
-        strength_unmasked=strengths[1],
+        presence_masked=labels[0][:, :-1],
+        presence_unmasked=labels[1][:, :-1],
+        strength_masked=strengths[0][:, :-1],
+        strength_unmasked=strengths[1][:, :-1],
+        foreign_masked=labels[0][:, -1],
+        foreign_unmasked=labels[1][:, -1],
         targets=scene.targets,
         drawn=scene.drawn,
         choice=canvas.tensor(scene.choice),
@@ -245,12 +268,17 @@ class _Canvas:
                 covered[rows] = torch.where(inside, 0.0, covered[rows])
         return covered
 
-    def lines(self) -> tuple[Tensor, Tensor]:
-        """What masking leaves of all lines, and what it takes, (N, n) each, counts per pixel."""
+    def lines(self) -> list[Tensor]:
+        """What masking leaves of all lines, what rejection takes, and what a mask file takes.
+
+        Shape (N, n) each, counts per pixel.
+        """
         sticks, grid, number = self.scene.sticks, self.generator.grid, len(self.scene)
-        versions = [area for area in (sticks.clean, sticks.spots) if area.any()]
+        areas = (sticks.clean, sticks.spots, sticks.filed)
+        versions = [area for area in areas if area.any()]
+        nothing = torch.zeros((number, self.size), device=self.device)
         if not versions:
-            return (torch.zeros((number, self.size), device=self.device),) * 2
+            return [nothing] * 3
         lines = Lines(
             self.tensor(sticks.sample, torch.int64),
             self.tensor((sticks.position - grid.start) / grid.step, torch.float64),
@@ -258,10 +286,8 @@ class _Canvas:
             self.tensor(sticks.mixing, torch.float64),
             self.tensor(np.stack(versions, axis=1) / grid.step, torch.float64),
         )
-        drawn = render_lines(lines, number, self.size)
-        nothing = torch.zeros_like(drawn[:, 0])
-        clean = drawn[:, 0] if sticks.clean.any() else nothing
-        return clean, drawn[:, -1] if sticks.spots.any() else nothing
+        drawn = iter(render_lines(lines, number, self.size).unbind(1))
+        return [next(drawn) if area.any() else nothing for area in areas]
 
     def ripple(self) -> Tensor:
         length = self.tensor(self.scene.ripple_length, torch.int64)
@@ -298,29 +324,33 @@ class _Canvas:
         safe = pixels.clamp(min=1e-9)
         return counts / safe, bright / safe, pixels
 
-    def with_towers(self, spots: Tensor) -> Tensor:
-        """Spots with hot pixels added, (N, n), counts per pixel."""
+    def towers(self, filed: bool) -> Tensor:
+        """Hot pixels, those in a mask file or the others, (N, n), counts per pixel."""
         towers, grid = self.scene.towers, self.generator.grid
-        if not len(towers.sample):
-            return spots
+        mine = np.flatnonzero(towers.filed == filed)
+        if not len(mine):
+            return torch.zeros((), device=self.device)
         edges = torch.zeros((len(self.scene), self.size + 1), device=self.device)
-        sample = self.tensor(towers.sample, torch.int64)
-        for side, sign in ((towers.low, 1.0), (towers.high, -1.0)):
+        sample = self.tensor(towers.sample[mine], torch.int64)
+        for side, sign in ((towers.low[mine], 1.0), (towers.high[mine], -1.0)):
             place = np.clip(np.ceil((side - grid.start) / grid.step), 0, self.size)
             index = sample * (self.size + 1) + self.tensor(place, torch.int64)
-            edges.view(-1).index_add_(0, index, sign * self.tensor(towers.counts))
+            edges.view(-1).index_add_(0, index, sign * self.tensor(towers.counts[mine]))
         summed = torch.cumsum(edges, dim=1, dtype=torch.float64)[:, : self.size]
-        return spots + summed.clamp_(min=0).to(torch.float32)
+        return summed.clamp_(min=0).to(torch.float32)
 
     def strengths(
-        self, clean: Tensor, spots: Tensor, pixels: Tensor, shown: Tensor
+        self, clean: Tensor, whole: Tensor, pixels: Tensor, shown: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Matched-filter signal to noise of every phase, masked and unmasked, (N, K) each.
+        """Matched-filter signal to noise of every phase, masked and unmasked, (N, K + 1) each.
 
-        √(Σ s²/σ²) over the lines of the phase, each integrated over its profile.
+        √(Σ s²/σ²) over the lines of the phase, each integrated over its profile; the last column
+        is of all phases outside the library together. σ holds the counting noise and, where other
+        lines stand, a part of their height: nobody knows them well enough to see a faint line
+        under a strong one.
         """
         scene, sticks = self.scene, self.scene.sticks
-        known = self.generator.table.labelled
+        known = self.generator.table.labelled + 1
         mine = np.flatnonzero(sticks.owner >= 0)
         place = np.round((sticks.position[mine] - self.generator.grid.start) / self.step)
         inside = (place >= 0) & (place < self.size)
@@ -336,13 +366,20 @@ class _Canvas:
         together = self.tensor(pixel_bins)[sample]
         shaken = self.tensor(scene.ripple**2 * scene.ripple_length)[sample]
         read = self.tensor(scene.readout**2)[sample]
+        smooth = self.joined(scene.scenery.smooth).expand(len(scene), self.size)[sample, point]
+        peak = self.tensor(peak_height(sticks.mixing[mine]) / sticks.width[mine])
+        doubt = self.generator.recipe.labels.overlap**2 * self.tensor(
+            sticks.width[mine] / self.step
+        )
         strengths = []
-        for areas, level in ((sticks.clean, clean), (sticks.clean + sticks.spots, clean + spots)):
+        for areas, level in ((sticks.clean, clean), (sticks.clean + sticks.spots, whole)):
             height = level[sample, point]
             variance = (height + read + 0.5 / count) / count
             # Sums of pixels over a running window are already in ``count``.
-            variance = variance * together + shaken * height**2
-            signal = self.tensor(areas[mine]) ** 2 * square / variance.clamp(min=1e-30)
+            area = self.tensor(areas[mine])
+            others = (height - smooth - area * peak).clamp(min=0)
+            variance = variance * together + shaken * height**2 + doubt * others**2
+            signal = area**2 * square / variance.clamp(min=1e-30)
             total = torch.zeros(len(scene) * known, device=self.device)
             total.index_add_(0, owner, torch.where(visible, signal, 0.0))
             strengths.append(torch.sqrt(total).reshape(len(scene), known))

@@ -126,11 +126,12 @@ def views_of(
     channels: tuple[str, ...],
     masked_share: float,
     spottiness_share: float = 1.0,
+    unknown: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (N, C, n) and labels (N, K) of a batch of a stream."""
+    """Inputs (N, C, n) and labels (N, K) of a batch of a stream; K + 1 with ``unknown``."""
     chosen = choose(batch, masked_share, spottiness_share)
     views = build_channels(channels, chosen.intensity, chosen.coverage, chosen.spottiness)
-    return torch.from_numpy(views), torch.from_numpy(chosen.presence)
+    return torch.from_numpy(views), torch.from_numpy(chosen.labels(unknown))
 
 
 def batches(
@@ -142,10 +143,12 @@ def batches(
     size: int,
     workers: int,
     spottiness_share: float = 1.0,
+    unknown: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and labels of the batches first … last − 1 of ``size`` samples each, in order.
 
-    The samples are the same for any number of worker processes; 0 draws them in this one.
+    The samples are the same for any number of worker processes; 0 draws them in this one. With
+    ``unknown`` the last label is that of a phase outside the library.
 
     Raises
     ------
@@ -165,6 +168,7 @@ def batches(
             channels=channels,
             masked_share=masked_share,
             spottiness_share=spottiness_share,
+            unknown=unknown,
         ),
     )
     try:

@@ -44,6 +44,8 @@ class TrainRecipe:
         (2024); ``synthetic-crystals``: a stream with the imperfections of Schopmans et al. (2023).
     masked_share
         Part of a stream's patterns shown in their masked version, the others unmasked.
+    unknown
+        Whether the network also tells if a phase outside the library is there; for a stream.
     spottiness_share
         Part of a stream's patterns whose spottiness is told; the network learns to do without.
     mixtures
@@ -65,6 +67,12 @@ class TrainRecipe:
         Ensemble members, trained one after the other.
     held_out
         Patterns of another stream for calibration, and as many for the report.
+    validate_every
+        Epochs between checks on at most 1024 held-out patterns of a stream of their own; 0: none.
+    patience
+        Checks in a row without a gain that end the training early, see
+        :class:`~xrdpipe.nn.validation.Course`; the weights of the best check are then kept. 0:
+        never, and the last weights are kept.
     checkpoint_every
         Epochs between checkpoints.
     workers
@@ -76,9 +84,10 @@ class TrainRecipe:
     """
 
     network: str = "small-resnet"
-    channels: tuple[str, ...] = ("sqrt", "highpass", "coverage")
+    channels: tuple[str, ...] = ("root", "highpass", "spottiness", "coverage")
     data: str = "stream"
     masked_share: float = 0.5
+    unknown: bool = True
     spottiness_share: float = 0.6
     mixtures: int = 1056
     labelled_patterns: int = 0
@@ -94,6 +103,8 @@ class TrainRecipe:
     batch: int = 128
     members: int = 1
     held_out: int = 4096
+    validate_every: int = 1
+    patience: int = 8
     checkpoint_every: int = 1
     workers: int = 1
     precision: str = "bfloat16"
@@ -116,8 +127,20 @@ class TrainRecipe:
                     f"{where}: unknown key '{key}' in [train].{did_you_mean(key, defaults)}"
                 )
             values[key] = _checked(key, value, defaults[key], where)
+        if values.get("data") == "s-set":
+            values.setdefault("unknown", False)
         recipe = cls(**values)
+        if recipe.patience and not recipe.validate_every:
+            raise OptionError(
+                f"{where}: 'patience' {recipe.patience} needs checks on held-out patterns; set "
+                "'validate_every', or 'patience' to 0."
+            )
         check_channels(recipe.channels)
+        if recipe.unknown and recipe.data == "s-set":
+            raise OptionError(
+                f"{where}: the S set holds no phase outside the library, so 'unknown' cannot be "
+                'learned from it; leave it out or use data = "stream".'
+            )
         return recipe
 
 
@@ -134,6 +157,10 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         if isinstance(value, list) and right_length and all(isinstance(v, kind) for v in value):
             return tuple(value)
         raise OptionError(f"{where}: '{key}' must be a list like {list(default)}; got {value!r}.")
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+        raise OptionError(f"{where}: '{key}' must be true or false; got {value!r}.")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise OptionError(f"{where}: '{key}' must be a number; got {value!r}.")
     if isinstance(default, int) and not isinstance(value, int):
@@ -146,6 +173,8 @@ def _checked(key: str, value: Any, default: Any, where: str) -> Any:
         "weight_decay",
         "mixtures",
         "labelled_patterns",
+        "validate_every",
+        "patience",
     )
     if value < 0 or (value == 0 and key not in free):
         raise OptionError(f"{where}: '{key}' must be positive; got {value!r}.")

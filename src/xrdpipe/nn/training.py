@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,31 +29,36 @@ from xrdpipe.channels import build_channels
 from xrdpipe.crystal import powder_intensity, reflections
 from xrdpipe.errors import EnvironmentProblemError, InputError
 from xrdpipe.metrics import auroc, brier, expected_calibration_error
-from xrdpipe.nn.inference import BLOCK, load_model, prior_shift
+from xrdpipe.nn.inference import BLOCK, load_model, logistic, prior_shift
 from xrdpipe.nn.literature_sets import paper_s_set
 from xrdpipe.nn.losses import add_noise, binary_cross_entropy, multitask_cross_entropy
+from xrdpipe.nn.memory import keep_memory
 from xrdpipe.nn.model_folder import (
     ModelCard,
     PhaseEntry,
+    Unknown,
     WeightsEntry,
     file_sha256,
+    read_card,
     write_card,
 )
 from xrdpipe.nn.networks import Network, make_network
 from xrdpipe.nn.patterns import Chosen
 from xrdpipe.nn.stream import Stream, batches, draw_chosen
 from xrdpipe.nn.train_recipe import TrainRecipe
+from xrdpipe.nn.training_report import draw_judged, performance
+from xrdpipe.nn.validation import Batch, Course, Curve, curves_as_table, draw_held_out
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import FloatArray, Grid, IntArray, Labelled, Phase, PhaseLibrary, Progress
 
-TRAINING, CALIBRATION, REPORT, WEIGHTS = range(4)
+TRAINING, CALIBRATION, REPORT, WEIGHTS, VALIDATION = range(5)
 """Uses of random numbers; each has its own stream."""
 
 LINES_APART = 0.05
 """Lines nearer than this, in degrees, count as one when the strongest are listed."""
 
-WARM_UP = 0.1
-"""Part of a one-cycle schedule in which the learning rate rises."""
+FALSE_ALARMS = 0.05
+"""Part of the patterns without an unknown phase that the threshold of its score takes for one."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Task:
         Of everything random.
     labelled
         Measured patterns with labels, for hybrid training.
+    start
+        Folder of the model whose weights are the first ones; None draws them.
     """
 
     library: PhaseLibrary
@@ -81,6 +88,7 @@ class Task:
     synthesis: Recipe
     seed: int
     labelled: Labelled | None = None
+    start: Path | None = None
 
     def stream(self, use: int, member: int = 0) -> Stream:
         """The patterns of one use; streams of different uses share no sample."""
@@ -125,11 +133,15 @@ def train(
     started = time.perf_counter()
     recipe = task.recipe
     folder.mkdir(parents=True, exist_ok=True)
+    keep_memory()
     fixed = _fixed_set(task) if recipe.data == "s-set" else None
+    checks = draw_held_out(task.stream(VALIDATION), recipe)
     progress.start("training", recipe.epochs * recipe.members)
-    networks = [
-        _train_member(task, member, folder, fixed, progress) for member in range(recipe.members)
+    trained = [
+        _train_member(task, member, folder, fixed, checks, progress)
+        for member in range(recipe.members)
     ]
+    networks, courses = [network for network, _ in trained], [course for _, course in trained]
     progress.done()
     progress.note("calibrating on held-out synthetic patterns")
     held_out = draw_chosen(
@@ -138,11 +150,18 @@ def train(
     model = folder / "model"
     shutil.rmtree(model, ignore_errors=True)
     _write_model(task, networks, held_out, model, name, notes)
-    return write_report(task, model, name, started, _patterns_seen(task))
+    epochs = sum(course.done for course in courses)
+    seen = epochs * _patterns_in_epoch(recipe, fixed)
+    return write_report(task, model, name, started, seen, curves_as_table(courses))
 
 
 def write_report(
-    task: Task, model: Path, name: str, started: float, patterns_seen: int
+    task: Task,
+    model: Path,
+    name: str,
+    started: float,
+    patterns_seen: int,
+    learning: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Score a model folder on held-out patterns and write ``report.json`` into it.
 
@@ -153,7 +172,9 @@ def write_report(
     started
         ``time.perf_counter()`` at the start.
     patterns_seen
-        Patterns that training saw.
+        Patterns that training saw, those of all members together.
+    learning
+        Learning curves of the members; a classical method has none.
     """
     report = {
         "name": name,
@@ -161,16 +182,15 @@ def write_report(
         "seconds_of_this_session": round(time.perf_counter() - started, 1),
         "patterns_seen": patterns_seen,
         **evaluate(task, model),
+        "learning": learning or [],
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (model / "report.json").write_text(text + "\n", encoding="utf-8")
     return report
 
 
-def _patterns_seen(task: Task) -> int:
-    if task.recipe.data == "s-set":
-        return len(_fixed_labels(task)) * task.recipe.epochs
-    return task.recipe.epochs * _steps(task.recipe) * task.recipe.batch
+def _patterns_in_epoch(recipe: TrainRecipe, fixed: tuple[Tensor, Tensor] | None) -> int:
+    return len(fixed[0]) if fixed else _steps(recipe) * recipe.batch
 
 
 def _steps(recipe: TrainRecipe) -> int:
@@ -218,38 +238,43 @@ def _labelled(task: Task) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
     return views, task.labelled.presence[chosen]
 
 
-def _fixed_labels(task: Task) -> Tensor:
-    return _fixed_set(task)[1]
-
-
 def _train_member(
     task: Task,
     member: int,
     folder: Path,
     fixed: tuple[Tensor, Tensor] | None,
+    checks: tuple[Batch, ...],
     progress: Progress,
-) -> Network:
+) -> tuple[Network, Course]:
     """Train one network from its last checkpoint, or from the start."""
     recipe = task.recipe
     torch.manual_seed(derived_seed(task.seed, WEIGHTS, member))
-    network = make_network(recipe.network, len(recipe.channels), len(task.library), task.grid.size)
+    answers = len(task.library) + recipe.unknown
+    network = make_network(recipe.network, len(recipe.channels), answers, task.grid.size)
+    if task.start is not None:
+        network.load_state_dict(_first_weights(task.start, member))
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     checkpoint = folder / f"checkpoint-{member}.safetensors"
-    done = load_checkpoint(checkpoint, network, optimizer) if checkpoint.is_file() else 0
+    course = Course(recipe, checks, lambda odds, labels: _loss(recipe, odds, labels))
+    if checkpoint.is_file():
+        load_checkpoint(checkpoint, network, optimizer, course)
+    done = course.done
     progress.advance(done)
     steps = len(list(_fixed_places(fixed, recipe))) if fixed else _steps(recipe)
     feed = _feed(task, member, fixed, done, steps)
     network.train()
-    for epoch in range(done, recipe.epochs):
+    began = time.perf_counter()
+    while course.done < course.last:
+        epoch = course.done
         torch.manual_seed(derived_seed(task.seed, TRAINING, member, epoch))
         noise = torch.Generator().manual_seed(derived_seed(task.seed, TRAINING, member, epoch, 1))
         total = 0.0
         for step in range(steps):
             views, labels = next(feed)
-            rate = _learning_rate(recipe, epoch * steps + step, recipe.epochs * steps)
+            rate = course.learning_rate(step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             views = add_noise(views, recipe.noise, noise)
@@ -264,28 +289,29 @@ def _train_member(
             raise EnvironmentProblemError(
                 f"training diverged in epoch {epoch + 1} (loss {total}); lower learning_rate."
             )
-        progress.note(f"member {member} epoch {epoch + 1} loss {total / steps:.4f}")
+        course.follow(total / steps, network)
+        left = course.last - course.done + (recipe.members - member - 1) * recipe.epochs
+        minutes = left * (time.perf_counter() - began) / (course.done - done) / 60
+        progress.note(f"member {member} {course.line()}, {minutes:.1f} min left")
         progress.advance(1)
-        last = epoch + 1 == recipe.epochs
-        if last or (epoch + 1) % recipe.checkpoint_every == 0:
-            save_checkpoint(checkpoint, network, optimizer, epoch + 1)
-    return network.eval()
+        if course.done == course.last or course.done % recipe.checkpoint_every == 0:
+            save_checkpoint(checkpoint, network, optimizer, course)
+    progress.advance(recipe.epochs - course.done)
+    course.settle(network)
+    return network.eval(), course
+
+
+def _first_weights(folder: Path, member: int) -> dict[str, Tensor]:
+    """Weights of a model's member; further members than it has begin with its first ones again."""
+    files = read_card(folder).weights
+    path = folder / files[member % len(files)].file
+    return {key: value.float() for key, value in load_file(path).items()}
 
 
 def _loss(recipe: TrainRecipe, odds: Tensor, labels: Tensor) -> Tensor:
     if recipe.loss == "bce":
         return binary_cross_entropy(odds, labels)
     return multitask_cross_entropy(odds, labels, recipe.class_weights)
-
-
-def _learning_rate(recipe: TrainRecipe, step: int, steps: int) -> float:
-    """Constant, or linear rise over a tenth and a cosine to zero."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    rise = max(int(WARM_UP * steps), 1)
-    if step < rise:
-        return recipe.learning_rate * (step + 1) / rise
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
 def _fixed_places(fixed: tuple[Tensor, Tensor], recipe: TrainRecipe) -> Iterator[tuple[int, int]]:
@@ -310,6 +336,7 @@ def _feed(
             recipe.batch,
             recipe.workers,
             recipe.spottiness_share,
+            recipe.unknown,
         )
         return
     for epoch in range(done, recipe.epochs):
@@ -321,35 +348,43 @@ def _feed(
 
 
 def save_checkpoint(
-    path: Path, network: Network, optimizer: torch.optim.Optimizer, epochs: int
+    path: Path, network: Network, optimizer: torch.optim.Optimizer, course: Course
 ) -> None:
-    """Write weights, optimiser state and the number of finished epochs as one safetensors file."""
+    """Write weights, optimiser state and the course so far as one safetensors file."""
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in course.best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{key}": value for key, value in state.items()})
     temporary = path.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"epochs": str(epochs)})
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()},
+        temporary,
+        {"curve": course.curve.as_json()},
+    )
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
 
 
-def load_checkpoint(path: Path, network: Network, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what :func:`save_checkpoint` wrote; returns the number of finished epochs."""
+def load_checkpoint(
+    path: Path, network: Network, optimizer: torch.optim.Optimizer, course: Course
+) -> None:
+    """Restore what :func:`save_checkpoint` wrote."""
     with safe_open(path, "pt") as stream:
-        epochs = int(stream.metadata()["epochs"])
+        course.curve = Curve.from_json(stream.metadata()["curve"])
     tensors = load_file(path)
-    network.load_state_dict(
-        {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    )
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    network.load_state_dict(under("network."))
+    course.best = under("best.")
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, entry = key.split(".", 2)
-            state.setdefault(int(index), {})[entry] = value
+    for key, value in under("optimizer.").items():
+        index, entry = key.split(".", 1)
+        state.setdefault(int(index), {})[entry] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    return epochs
 
 
 def _write_model(
@@ -364,7 +399,8 @@ def _write_model(
     folder.mkdir(parents=True)
     recipe = task.recipe
     precision = torch.float16 if recipe.weights == "float16" else torch.float32
-    weights = []
+    phases = len(task.library)
+    weights, scores = [], []
     for member, network in enumerate(networks):
         file = f"weights-{member}.safetensors"
         stored = {k: v.to(precision).contiguous() for k, v in network.state_dict().items()}
@@ -373,8 +409,13 @@ def _write_model(
         # Calibrate what will be loaded, not what was trained.
         network.load_state_dict({k: v.float() for k, v in stored.items()})
         odds = _log_odds(network, recipe.channels, held_out)
-        temperature, bias = calibrate(odds, held_out.presence)
-        weights.append(WeightsEntry(file, file_sha256(folder / file), temperature, bias))
+        temperature, bias = calibrate(odds[:, :phases], held_out.presence)
+        entry = WeightsEntry(file, file_sha256(folder / file), temperature, bias)
+        if recipe.unknown:
+            one, other = calibrate(odds[:, phases:], held_out.foreign[:, None])
+            entry = replace(entry, unknown=(one, other[0]))
+            scores.append(logistic(odds[:, phases] / one + other[0]))
+        weights.append(entry)
     write_phases_and_card(
         task,
         folder,
@@ -384,7 +425,13 @@ def _write_model(
         "Each channel of xrdpipe.channels normalises itself, per pattern and ignoring NaN; "
         "gaps are filled linearly and ends by the nearest value before.",
         notes,
+        _unknown(np.mean(scores, axis=0), held_out) if recipe.unknown else None,
     )
+
+
+def _unknown(score: FloatArray, held_out: Chosen) -> Unknown:
+    """The threshold that few held-out patterns without an unknown phase reach."""
+    return Unknown(float(np.quantile(score[held_out.foreign == 0], 1 - FALSE_ALARMS)), FALSE_ALARMS)
 
 
 def write_phases_and_card(
@@ -395,6 +442,7 @@ def write_phases_and_card(
     channels: tuple[str, ...],
     normalisation: str,
     notes: str,
+    unknown: Unknown | None = None,
 ) -> None:
     """Write the CIF files and ``model.json`` of a model whose weights are there.
 
@@ -408,6 +456,8 @@ def write_phases_and_card(
         Inputs of a network; none for a classical method.
     normalisation, notes
         Sentences of the card.
+    unknown
+        When a pattern counts as unknown; None for models that cannot tell.
     """
     (folder / "phases").mkdir()
     phases = []
@@ -435,6 +485,7 @@ def write_phases_and_card(
         },
         versions={p: version(p) for p in ("xrdpipe", "torch", "numpy", "scipy", "gemmi")},
         notes=notes,
+        unknown=unknown,
     )
     write_card(card, folder)
 
@@ -506,10 +557,9 @@ def evaluate(task: Task, model_folder: Path) -> dict[str, Any]:
     """
     model = load_model(model_folder, "cpu")
     recipe = task.recipe
-    batch = draw_chosen(
-        task.stream(REPORT), 0, recipe.held_out, recipe.masked_share, recipe.spottiness_share
-    )
-    probability, _ = model.predict(batch.intensity, batch.coverage, batch.spottiness)
+    judged = draw_judged(task.stream(REPORT), recipe)
+    batch = judged.batch
+    probability, _, unknown = model.predict(batch.intensity, batch.coverage, batch.spottiness)
     rows = {
         "all": np.ones(len(batch.masked), dtype=bool),
         "masked": batch.masked,
@@ -522,12 +572,18 @@ def evaluate(task: Task, model_folder: Path) -> dict[str, Any]:
         }
         for label, chosen in rows.items()
     }
-    judged = (batch.presence >= 0).all(axis=1)
-    exact = ((probability >= 0.5) == (batch.presence == 1)).all(axis=1)[judged].mean()
+    known = (batch.presence >= 0).all(axis=1)
+    exact = ((probability >= 0.5) == (batch.presence == 1)).all(axis=1)[known].mean()
     return {
         "held_out_patterns": len(batch.masked),
-        "exact_match": float(exact) if judged.any() else None,
+        "exact_match": float(exact) if known.any() else None,
         "scores": scores,
+        "unknown": {
+            label: _scores(batch.foreign[chosen], unknown[chosen]) for label, chosen in rows.items()
+        }
+        if recipe.unknown
+        else None,
+        **performance(model, judged, probability),
     }
 
 

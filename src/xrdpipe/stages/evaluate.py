@@ -10,7 +10,7 @@ import numpy as np
 
 from xrdpipe.config import EvaluateConfig
 from xrdpipe.errors import InputError
-from xrdpipe.metrics import score_map, score_table
+from xrdpipe.metrics import score_map, score_table, score_unknown
 from xrdpipe.store.maps import read_map
 from xrdpipe.store.truth import read_truth
 from xrdpipe.types import Outcome, Progress
@@ -60,6 +60,9 @@ def evaluate_maps(map_path: Path, truth_path: Path) -> dict[str, Any]:
         )
     order = [names.index(name) for name in truth.phase_names]
     scores = score_map(truth.phase_names, truth.presence, probability[order], decision[order])
+    if found.unknown is not None and "distractor" in truth.extra:
+        foreign = truth.extra["distractor"] > 0
+        scores["unknown"] = score_unknown(foreign, found.unknown, found.unknown_threshold)
     scores["map"], scores["truth"] = str(map_path), str(truth_path)
     scores["not_in_truth"] = [name for name in names if name not in truth.phase_names]
     return scores

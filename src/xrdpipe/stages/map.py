@@ -28,7 +28,10 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import Outcome, Predictions, Progress
+from xrdpipe.types import FloatArray, Outcome, Predictions, Progress
+
+BOTH = "both"
+"""As input: masked and unmasked patterns, each by itself, then together."""
 
 NOT_IN_KEY = ("output", "restart", "threads", "patterns", "png", "model", "poni", "positions")
 
@@ -58,13 +61,15 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
     output = config.output or Path("map.h5")
     folder = find_model(config.model)
     patterns = _patterns_path(config, output, read_card(folder), progress)
-    with PatternsFile(patterns, config.variant) as source:
+    both = config.variant == BOTH
+    with PatternsFile(patterns, "masked" if both else config.variant) as source:
+        variant = BOTH if both else source.variant
         model = load_model(folder, config.device)
         card = model.card
         scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
         decision = Decision(model, card, _prior(config, card), plan)
-        key = _key(config, source, model_sha256(folder))
+        key = _key(config, source, variant, model_sha256(folder))
         into_patterns = output.resolve() == patterns.resolve()
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
             return Outcome(output, 0, f"{output}: already done.")
@@ -76,13 +81,30 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
                 "it copes, but sees less (integrate --spottiness gives it)"
             )
         predictions = predict(source, decision, progress)
-        phase_map = assemble(predictions, scan, card.phase_names)
+        if both:
+            with PatternsFile(patterns, "unmasked") as other:
+                predictions = together(predictions, predict(other, decision, progress))
+        if config.neighbours and scan.irregular:
+            progress.note(
+                "warning: the positions form no grid, so pixels have no neighbours; "
+                "--neighbours is left out"
+            )
+        neighbours = config.neighbours and not scan.irregular
+        phase_map = assemble(
+            predictions,
+            scan,
+            card.phase_names,
+            unknown_threshold=None if card.unknown is None else card.unknown.threshold,
+            neighbours=neighbours,
+        )
         header = MapHeader(
             patterns=patterns,
-            title=f"{patterns.stem}, {source.variant}, model {card.name}",
+            title=f"{patterns.stem}, {variant}, model {card.name}"
+            f"{', with neighbours' if neighbours else ''}",
             config=config.recorded(),
             key=key,
-            parameters=_parameters(config, source, decision, folder),
+            parameters=_parameters(config, source, variant, decision, folder)
+            | _neighbours(phase_map),
         )
         if into_patterns:
             source.close()
@@ -102,6 +124,7 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     n_phases = len(decision.card.phases)
     probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
     spread = np.full_like(probability, np.nan)
+    unknown = np.full(source.n_rows, np.nan, np.float32)
     status = source.status.astype(np.uint8).copy()
     patterns_of_map = (
         (first, patterns.intensity, patterns.coverage)
@@ -114,7 +137,9 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
         usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
         outside = (patterns.status == FrameStatus.OK) & ~usable
         status[where][outside] = PixelStatus.OUTSIDE_GRID
-        block, width = model.predict(patterns.intensity, patterns.coverage, patterns.spottiness)
+        block, width, strange = model.predict(
+            patterns.intensity, patterns.coverage, patterns.spottiness
+        )
         if decision.prior != decision.card.prior:
             block = prior_shift(block, decision.card.prior, decision.prior)
         seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
@@ -123,9 +148,37 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
         good = (usable & ~failed)[:, None] & seen
         probability[where] = np.where(good, block, np.nan)
         spread[where] = np.where(good, width, np.nan)
+        unknown[where] = np.where(usable & ~failed, strange, np.nan)
         progress.advance(patterns.intensity.shape[0])
     progress.done()
-    return Predictions(probability, spread, status)
+    return Predictions(probability, spread, unknown, status)
+
+
+def together(masked: Predictions, unmasked: Predictions) -> Predictions:
+    """What a model says of both variants: the mean, and the spread over members and variants.
+
+    Where one variant has no answer (rejection left nothing), that of the other stands.
+    """
+    probabilities = np.stack([masked.probability, unmasked.probability])
+    spreads = np.stack([masked.spread, unmasked.spread])
+    known = np.isfinite(probabilities)
+    count = np.maximum(known.sum(axis=0), 1)
+
+    def mean(values: FloatArray) -> FloatArray:
+        summed = np.where(known, values, 0).sum(axis=0, dtype=np.float64) / count
+        return np.where(known.any(axis=0), summed, np.nan)
+
+    middle = mean(probabilities)
+    variance = mean(spreads.astype(np.float64) ** 2) + mean((probabilities - middle) ** 2)
+    scores = np.stack([masked.unknown, unmasked.unknown])
+    told = np.isfinite(scores)
+    unknown = np.where(told, scores, 0).sum(axis=0) / np.maximum(told.sum(axis=0), 1)
+    return Predictions(
+        probability=middle.astype(np.float32),
+        spread=np.sqrt(variance).astype(np.float32),
+        unknown=np.where(told.any(axis=0), unknown, np.nan).astype(np.float32),
+        status=np.where(masked.status == FrameStatus.OK, masked.status, unmasked.status),
+    )
 
 
 def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: Progress) -> Path:
@@ -145,11 +198,15 @@ def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: P
     path = output.with_name(f"{stem}_patterns.h5")
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
+    variant = config.variant or "masked"
+    # Where outliers are rejected anyway, what they carried costs little and the model may see it.
+    rejecting = variant != "unmasked" and config.reject != "none"
+    settings["spottiness"] |= rejecting and "spottiness" in card.channels
     outcome = integrate.run(
         IntegrateConfig(
             frames=config.patterns,
             output=path,
-            variant=config.variant or "masked",
+            variant=variant,
             **settings,
         ),
         progress,
@@ -207,13 +264,13 @@ def _missing_channels(source: PatternsFile, card: ModelCard) -> list[str]:
     return [name for name in OPTIONAL if name in card.channels and name not in source.signals]
 
 
-def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, Any]:
+def _key(config: MapConfig, source: PatternsFile, variant: str, model_hash: str) -> dict[str, Any]:
     resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     return {
         "stage": "map",
         "options": resolved,
         "positions": positions_identity(config),
-        "variant": source.variant,
+        "variant": variant,
         "patterns": source.run_key() or without_key(source.path),
         "model": model_hash,
         "versions": software_versions(),
@@ -221,7 +278,7 @@ def _key(config: MapConfig, source: PatternsFile, model_hash: str) -> dict[str, 
 
 
 def _parameters(
-    config: MapConfig, source: PatternsFile, decision: Decision, folder: Path
+    config: MapConfig, source: PatternsFile, variant: str, decision: Decision, folder: Path
 ) -> dict[str, Any]:
     card = decision.card
     return {
@@ -229,7 +286,7 @@ def _parameters(
         "network": card.network,
         "members": len(card.weights),
         "weights_sha256": model_sha256(folder),
-        "input_variant": source.variant,
+        "input_variant": variant,
         "channels": ", ".join(card.channels),
         "channels_absent": ", ".join(_missing_channels(source, card)),
         "grid": str(card.grid),
@@ -237,6 +294,7 @@ def _parameters(
         "normalisation": card.normalisation,
         "polarization_corrected": card.polarization_corrected,
         "threshold": 0.5,
+        "unknown_false_alarms": np.nan if card.unknown is None else card.unknown.false_alarms,
         "prior": np.array(decision.prior),
         "prior_trained": np.array(card.prior),
         "resampling": decision.plan.method,
@@ -248,6 +306,16 @@ def _parameters(
     }
 
 
+def _neighbours(phase_map: PhaseMap) -> dict[str, Any]:
+    """What the map records of the neighbours."""
+    couplings = phase_map.couplings
+    recorded: dict[str, Any] = {"neighbours": phase_map.probability_alone is not None}
+    if couplings:
+        recorded["neighbour_strength"] = np.array([coupling.strength for coupling in couplings])
+        recorded["neighbour_gain"] = np.array([coupling.gain for coupling in couplings])
+    return recorded
+
+
 def _summary(output: Path, phase_map: PhaseMap, png: bool) -> str:
     ny, nx = phase_map.scan.shape
     with_result = int((phase_map.status == FrameStatus.OK).sum())
@@ -256,7 +324,8 @@ def _summary(output: Path, phase_map: PhaseMap, png: bool) -> str:
     for k, name in enumerate(phase_map.phase_names):
         present = int((phase_map.decision[k] == 1).sum())
         share = present / max(with_result, 1)
-        lines.append(f"  {name:<20} present in {present} pixels ({share:.0%})")
+        told = f", neighbours {phase_map.couplings[k].strength:g}" if phase_map.couplings else ""
+        lines.append(f"  {name:<20} present in {present} pixels ({share:.0%}){told}")
     if png:
         lines.append(f"  picture: {output.with_suffix('.png')}")
     return "\n".join(lines)

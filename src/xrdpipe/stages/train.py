@@ -16,11 +16,14 @@ from xrdpipe.classical import METHODS
 from xrdpipe.config import TrainConfig
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, OptionError, OutputExistsError
-from xrdpipe.nn.model_folder import CARD
-from xrdpipe.nn.train_recipe import TrainRecipe, load_recipe
+from xrdpipe.nn.model_folder import CARD, find_model, model_sha256, read_card
+from xrdpipe.nn.train_recipe import DEFAULT_RECIPE, TrainRecipe, load_recipe
 from xrdpipe.phases import distractor_phases
+from xrdpipe.stages.calibrant import Described, describe
 from xrdpipe.stages.labelled import read_labelled
+from xrdpipe.stages.like import Likeness, like
 from xrdpipe.stages.synthesize import user_library
+from xrdpipe.stages.training_page import training_page
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, Labelled, Outcome, Phase, PhaseLibrary, Progress
 
@@ -37,9 +40,10 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
     OutputExistsError
         The output, or interrupted work on it, belongs to another training.
     InputError
-        The output is something else than a model folder.
+        The output is something else than a model folder, or a calibrant cannot be used.
     OptionError
-        Labelled patterns are missing, or no recipe asks for them.
+        Labelled patterns are missing, or no recipe asks for them; a calibrant for a recipe that
+        does not draw line widths from ranges.
     """
     progress = progress if progress is not None else Progress()
     recipe, synthesis = load_recipe(config.recipe)
@@ -55,7 +59,22 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
             f"recipe '{config.recipe}' adds {recipe.labelled_patterns} labelled patterns, "
             f"{len(config.labelled)} files are given; --labelled belongs to a hybrid recipe."
         )
+    described = _described(config, recipe, grid, synthesis)
+    if described is not None:
+        synthesis = described.synthesis
+        progress.note(described.text)
+    likeness = _likeness(config, recipe, grid, synthesis)
+    if likeness is not None:
+        synthesis = likeness.synthesis
+        progress.note(likeness.text)
     key = run_key(library, distractors, grid, recipe, synthesis, config.seed)
+    if likeness is not None:
+        key["like"] = likeness.key
+    if described is not None:
+        key["calibrant"] = described.key
+    start = None if config.start is None else _start(config.start, recipe, library, grid)
+    if start is not None:
+        key["start"] = model_sha256(start)
     if labelled is not None:
         key["labelled"] = {
             name: hashlib.sha256(getattr(labelled, name).tobytes()).hexdigest()
@@ -82,16 +101,93 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    task = Task(library, distractors, grid, recipe, synthesis, config.seed, labelled)
+    task = Task(library, distractors, grid, recipe, synthesis, config.seed, labelled, start)
     learn = train_classical if recipe.network in METHODS else train
     report = learn(task, work, output.name, progress)
     model = work / "model"
+    if described is not None:
+        report["calibrant"] = described.report
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        (model / "report.json").write_text(text + "\n", encoding="utf-8")
+    facts = _facts(config, recipe, grid, library, report)
+    (model / "report.html").write_text(training_page(report, facts), encoding="utf-8")
     (work / RUN).replace(model / RUN)
     if output.exists():
         shutil.rmtree(output)
     model.replace(output)
     shutil.rmtree(work)
-    return Outcome(output, summary=_summary(output, report), details=report)
+    summary = f"{_summary(output, report)}; report: {output / 'report.html'}"
+    return Outcome(output, summary=summary, details=report)
+
+
+def _described(
+    config: TrainConfig, recipe: TrainRecipe, grid: Grid, synthesis: Recipe
+) -> Described | None:
+    """What the calibrant says; None without one."""
+    if config.calibrant is None or config.calibrant_cif is None:
+        return None
+    if recipe.data != "stream" or not synthesis.profile.on:
+        raise OptionError(
+            f"recipe '{config.recipe}' does not draw line widths from ranges (data "
+            f"'{recipe.data}'), so that --calibrant would change nothing; use another recipe."
+        )
+    return describe(config.calibrant, config.calibrant_cif, grid, synthesis)
+
+
+def _start(name: str, recipe: TrainRecipe, library: PhaseLibrary, grid: Grid) -> Path:
+    """Folder of the model to start from, whose weights must fit."""
+    if recipe.network in METHODS:
+        raise OptionError(f"--start {name}: '{recipe.network}' has no weights to start from.")
+    folder = find_model(name)
+    card = read_card(folder)
+    wanted = {
+        "network": (card.network, recipe.network),
+        "channels": (card.channels, recipe.channels),
+        "phases": (card.phase_names, library.names),
+        "grid": (str(card.grid), str(grid)),
+        "unknown score": (card.unknown is not None, recipe.unknown),
+    }
+    for what, (there, here) in wanted.items():
+        if there != here:
+            raise OptionError(
+                f"--start {name} does not fit: its {what} is {there}, here it is {here}; weights "
+                "can only be taken over unchanged."
+            )
+    return folder
+
+
+def _likeness(
+    config: TrainConfig, recipe: TrainRecipe, grid: Grid, synthesis: Recipe
+) -> Likeness | None:
+    """What the patterns of a map say; None without any."""
+    if config.like is None:
+        return None
+    if recipe.data != "stream":
+        raise OptionError(
+            f"recipe '{config.recipe}' draws nothing from ranges (data '{recipe.data}'), so that "
+            "--like would change nothing; use another recipe."
+        )
+    return like(config.like, grid, synthesis)
+
+
+def _facts(
+    config: TrainConfig,
+    recipe: TrainRecipe,
+    grid: Grid,
+    library: PhaseLibrary,
+    report: dict[str, Any],
+) -> list[tuple[str, str]]:
+    """What was trained, for the head of the report."""
+    return [
+        ("phases", ", ".join(library.names)),
+        ("grid", f"{grid.start:g} to {grid.stop:g} degrees, step {grid.step:g}, at "
+                 f"{grid.wavelength:g} Å"),
+        ("recipe", str(config.recipe or DEFAULT_RECIPE)),
+        ("seed", str(config.seed)),
+        ("network", f"{recipe.network}, {recipe.members} of them"),
+        ("patterns seen", f"{report['patterns_seen']:,}"),
+        ("held-out patterns", f"{report['held_out_patterns']:,}"),
+    ]  # fmt: skip
 
 
 def run_key(

@@ -124,6 +124,8 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     _write_presence(process, phase_map)
     _write_winner(process, phase_map)
     _write_co_occurrence(process, phase_map)
+    if phase_map.unknown_threshold is not None:
+        _write_unknown(process, phase_map, phase_map.unknown_threshold)
     if phase_map.scan.irregular:
         _write_scatter(process, phase_map)
     status = put(process, "status", phase_map.status, long_name="status of the pixel")
@@ -197,6 +199,14 @@ def _write_presence(process: h5py.Group, phase_map: PhaseMap) -> None:
         interpretation="image",
     )
     put(group, "spread", phase_map.spread, long_name="standard deviation over the ensemble")
+    if phase_map.probability_alone is not None:
+        put(
+            group,
+            "probability_alone",
+            phase_map.probability_alone,
+            long_name="probability of presence without the neighbours",
+            interpretation="image",
+        )
     decision = put(group, "decision", phase_map.decision, long_name="decision")
     decision.attrs["flag_values"] = np.array([1, 0, -1], np.int8)
     decision.attrs["flag_meanings"] = "present absent undetermined_or_no_data"
@@ -208,6 +218,21 @@ def _write_winner(process: h5py.Group, phase_map: PhaseMap) -> None:
     winner = put(group, "phase_id", phase_map.winner, long_name="most probable present phase")
     _say_winner(winner, phase_map)
     put(group, "confidence", phase_map.confidence, long_name="probability of the answer")
+
+
+def _write_unknown(process: h5py.Group, phase_map: PhaseMap, threshold: float) -> None:
+    group = _image_group(process, "unknown", "score", interpretation="image")
+    group.attrs["auxiliary_signals"] = ["flag"]
+    score = put(group, "score", phase_map.unknown, long_name="unknown score")
+    score.attrs["meaning"] = "towards 1 where lines belong to no phase of the model"
+    put(group, "threshold", threshold)
+    known = np.isfinite(phase_map.unknown)
+    reached = (phase_map.unknown >= threshold).astype(np.int8)
+    flag = put(
+        group, "flag", np.where(known, reached, -1).astype(np.int8), long_name="unknown phase"
+    )
+    flag.attrs["flag_values"] = np.array([1, 0, -1], np.int8)
+    flag.attrs["flag_meanings"] = "unknown_phase nothing_unknown no_data"
 
 
 def _write_scatter(process: h5py.Group, phase_map: PhaseMap) -> None:
@@ -292,7 +317,10 @@ def _write_map_patterns(
 
 @dataclass(frozen=True)
 class StoredMap:
-    """The maps of a file, as arrays (see :class:`xrdpipe.maps.PhaseMap`)."""
+    """The maps of a file, as arrays (see :class:`xrdpipe.maps.PhaseMap`).
+
+    ``unknown`` is None, its threshold NaN, where the model cannot tell.
+    """
 
     phase_names: tuple[str, ...]
     probability: Any
@@ -300,6 +328,8 @@ class StoredMap:
     winner: Any
     status: Any
     model: str
+    unknown: Any
+    unknown_threshold: float
 
 
 def read_map(path: Path) -> StoredMap:
@@ -328,4 +358,6 @@ def read_map(path: Path) -> StoredMap:
             group["winner/phase_id"][()],
             group["status"][()],
             text(group["model/name"]) if "model/name" in group else "",
+            group["unknown/score"][()] if "unknown" in group else None,
+            float(group["unknown/threshold"][()]) if "unknown" in group else np.nan,
         )

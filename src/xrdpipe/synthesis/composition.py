@@ -12,8 +12,8 @@ from xrdpipe.synthesis.counter import Counter, log_between
 from xrdpipe.synthesis.lines import LineTable
 from xrdpipe.synthesis.recipe import Recipe
 
-FOREIGN = 2
-"""Distractors in one pattern at most."""
+COMMON, CROWD = 2, 4
+"""Distractors in one pattern at most, and further ones where it is crowded."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Components:
         Shape (E,), number of the entry in its pattern: a phase of the library has its own.
     fraction
         Shape (E,), height of the strongest ideal line, relative.
+    parasite
+        Shape (E,), True where a phase of the library is no part of the sample.
     label
         Shape (N, K), True where a phase of the library counts as present.
     """
@@ -36,6 +38,7 @@ class Components:
     phase: NDArray[np.int64]
     slot: NDArray[np.int64]
     fraction: NDArray[np.float64]
+    parasite: NDArray[np.bool_]
     label: NDArray[np.bool_]
 
 
@@ -61,7 +64,8 @@ def draw_components(table: LineTable, recipe: Recipe, counter: Counter) -> Compo
         phase = np.concatenate([phase, foreign], axis=1)
         fraction = np.concatenate([fraction, amount], axis=1)
     sample, slot = np.nonzero(fraction)
-    return Components(sample, phase[sample, slot], slot, fraction[sample, slot], label)
+    parasite = (slot < known) & ~label[sample, np.minimum(slot, known - 1)]
+    return Components(sample, phase[sample, slot], slot, fraction[sample, slot], parasite, label)
 
 
 def _labels(table: LineTable, recipe: Recipe, counter: Counter) -> NDArray[np.bool_]:
@@ -103,10 +107,17 @@ def _parasites(
 def _foreign(
     table: LineTable, recipe: Recipe, counter: Counter
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Phases without a label and their fractions (0: none), each of shape (N, FOREIGN)."""
-    draws = counter.uniform("distractors", 3 * FOREIGN).reshape(-1, FOREIGN, 3)
-    others = len(table.names) - table.labelled
-    which = table.labelled + (draws[..., 0] * others).astype(np.int64)
-    there = (draws[..., 1] < recipe.distractors.probability) & (others > 0)
+    """Phases without a label and their fractions (0: none), each of shape (N, COMMON + CROWD)."""
+    most = COMMON + CROWD
+    draws = counter.uniform("distractors", 3 * most).reshape(-1, most, 3)
+    named, every = table.listed - table.labelled, len(table.names) - table.labelled
+    share = recipe.distractors.made_up_share if 0 < named < every else float(named == 0)
+    made_up = counter.uniform("made up", most) < share
+    first = np.where(made_up, named, 0)
+    which = first + (draws[..., 0] * (np.where(made_up, every, named) - first)).astype(np.int64)
+    crowded = counter.uniform("crowded", 1) < recipe.distractors.crowded
+    chance = np.where(np.arange(most) < COMMON, recipe.distractors.probability, 0.5 * crowded)
+    there = (draws[..., 1] < chance) & (every > 0)
     fraction = log_between(draws[..., 2], recipe.composition.fraction)
-    return np.minimum(which, len(table.names) - 1), np.where(there, fraction, 0.0)
+    place = np.minimum(table.labelled + which, len(table.names) - 1)
+    return place, np.where(there, fraction, 0.0)

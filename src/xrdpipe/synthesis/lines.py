@@ -143,8 +143,8 @@ class LineTable:
     ----------
     names
         Of the P phases; the first ``labelled`` of them have a label.
-    labelled
-        K.
+    labelled, listed
+        K, and the number of phases that somebody named: those after it are made up.
     first, count
         Place and number of each phase's lines, shape (P,).
     strongest
@@ -159,6 +159,7 @@ class LineTable:
 
     names: tuple[str, ...]
     labelled: int
+    listed: int
     first: NDArray[np.int64]
     count: NDArray[np.int64]
     strongest: NDArray[np.int64]
@@ -172,8 +173,22 @@ class LineTable:
     texture: Float
 
 
-def line_table(library: PhaseLibrary, distractors: tuple[Phase, ...], grid: Grid) -> LineTable:
-    """Lines of a library and of the distractors that do not look like one of its phases.
+def line_table(
+    library: PhaseLibrary,
+    distractors: tuple[Phase, ...],
+    grid: Grid,
+    made_up: tuple[Phase, ...] = (),
+) -> LineTable:
+    """Lines of a library and of the other phases that do not look like one of it.
+
+    Parameters
+    ----------
+    library
+        The phases with a label.
+    distractors, made_up
+        Phases without one; those that no line of the grid belongs to are left out.
+    grid
+        Where lines must fall.
 
     Raises
     ------
@@ -181,20 +196,14 @@ def line_table(library: PhaseLibrary, distractors: tuple[Phase, ...], grid: Grid
         A phase of the library has no line on the grid.
     """
     known = [phase_lines(phase, grid) for phase in library.phases]
-    others = []
-    for phase in distractors:
-        try:
-            lines = phase_lines(phase, grid)
-        except InputError:
-            continue  # nothing of it reaches this grid, so it cannot distract
-        if not any(_alike(lines, one) for one in known):
-            others.append(lines)
-    phases = known + others
+    others, invented = (_unlike(known, group, grid) for group in (distractors, made_up))
+    phases = known + others + invented
     count = np.array([len(lines.d) for lines in phases])
     first = np.cumsum(count) - count
     return LineTable(
         names=tuple(lines.name for lines in phases),
         labelled=len(known),
+        listed=len(known) + len(others),
         first=first,
         count=count,
         strongest=first + np.array([_strongest(lines) for lines in phases]),
@@ -207,6 +216,19 @@ def line_table(library: PhaseLibrary, distractors: tuple[Phase, ...], grid: Grid
         weight=np.array([lines.weight for lines in phases]),
         texture=np.concatenate([lines.texture for lines in phases], axis=2),
     )
+
+
+def _unlike(known: list[PhaseLines], phases: tuple[Phase, ...], grid: Grid) -> list[PhaseLines]:
+    """Lines of the phases that are on the grid and do not look like a known one."""
+    found = []
+    for phase in phases:
+        try:
+            lines = phase_lines(phase, grid)
+        except InputError:
+            continue  # nothing of it reaches this grid, so it cannot distract
+        if not any(_alike(lines, one) for one in known):
+            found.append(lines)
+    return found
 
 
 def _strongest(lines: PhaseLines) -> int:

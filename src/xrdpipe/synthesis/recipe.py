@@ -52,19 +52,34 @@ class Distractors:
     ----------
     probability
         Chance of each of two phases from outside the library.
+    crowded
+        Chance of a cell full of other things (capsule, heater, pressure medium, reaction products):
+        each of four further phases is then there in every second pattern.
     parasites
         Phases that reach the detector from the cell (gasket) without being in the sample.
     parasite_probability
         Chance that such a phase is there as a trace where it is labelled absent.
     parasite_fraction
         Scattering fraction of the trace, log.
+    parasite_grains
+        Its grains, log: the wide tails of the beam meet more of them, so that its rings are smooth.
+    made_up
+        Further phases outside the library: crystals of random cells and atoms
+        (:mod:`~xrdpipe.synthesis.made_up`), so that a network learns what it does not know rather
+        than the few phases that it has met.
+    made_up_share
+        Part of the phases outside the library that are made up.
     """
 
     on: bool = True
     probability: float = 0.35
+    crowded: float = 0.15
     parasites: tuple[str, ...] = ("rhenium",)
     parasite_probability: float = 0.25
     parasite_fraction: Range = (0.002, 0.03)
+    parasite_grains: Range = (1e4, 1e8)
+    made_up: int = 120
+    made_up_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -184,7 +199,7 @@ class Profile:
     """
 
     on: bool = True
-    width: Range = (0.04, 0.28)
+    width: Range = (0.025, 0.28)
     v: Range = (-1.0, 4.0)
     u: Range = (4.0, 4.0)
     lorentzian: Range = (0.0, 0.7)
@@ -205,12 +220,17 @@ class Masking:
         Chance that only what saturates is removed (a mask of overexposed regions).
     rest
         What is left of a removed spot (its flanks), relative to the threshold.
+    file_probability
+        Chance that a mask file takes out the spots of the anvils, and another chance that it takes
+        out the hot pixels. Rejection never sees what a file masks, so it is not in the spottiness
+        of a pattern; the unmasked pattern holds it all the same.
     """
 
     on: bool = True
     threshold: Range = (4.0, 8.0)
     overexposed_probability: float = 0.25
     rest: Range = (0.0, 0.3)
+    file_probability: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -369,7 +389,7 @@ class HotPixels:
     """
 
     on: bool = True
-    number: Range = (0.1, 60.0)
+    number: Range = (0.1, 200.0)
     counts: Range = (10.0, 1e6)
 
 
@@ -399,7 +419,7 @@ class Detector:
     """
 
     on: bool = True
-    pixel: Range = (0.02, 0.11)
+    pixel: Range = (0.02, 0.15)
     unsplit_probability: float = 0.1
     coverage: Range = (0.3, 1.0)
     low_cut_probability: float = 0.25
@@ -444,10 +464,13 @@ class Labels:
     ----------
     detection_limit
         Below this matched-filter signal to noise the label is −1: present but not visible.
+    overlap
+        Part of the height of other lines at a line's place that counts as noise.
     """
 
     on: bool = True
     detection_limit: float = 5.0
+    overlap: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -538,6 +561,10 @@ def _value(value: Any, default: Any, where: str) -> Any:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise OptionError(f"{where} must be a list of phase names; got {value!r}.")
+    if isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        raise OptionError(f"{where} must be a whole number from 0; got {value!r}.")
     if not isinstance(default, tuple):
         if _is_number(value):
             return float(value)

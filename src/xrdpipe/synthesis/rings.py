@@ -190,7 +190,11 @@ def draw_crystals(
         microstrain=log_between(profile[:, 1], recipe.profile.microstrain) * recipe.profile.on,
         march=np.where(textured, log_between(texture[:, 1], recipe.texture.march), 1.0),
         axis=(texture[:, 2] * len(table.texture)).astype(np.int64),
-        grains=log_between(grains[:, 0], recipe.grains.number)
+        grains=np.where(
+            components.parasite,
+            log_between(grains[:, 0], recipe.distractors.parasite_grains),
+            log_between(grains[:, 0], recipe.grains.number),
+        )
         if recipe.grains.on
         else none + np.inf,
         tolerance=np.radians(log_between(grains[:, 1], recipe.grains.tolerance)),
@@ -227,13 +231,15 @@ class Sticks:
     sample
         Shape (M,), place in the batch.
     owner
-        Shape (M,), class of the phase; −1 for what has no label.
+        Shape (M,), class of the phase; K for phases outside the library, −1 for what is no part of
+        the sample.
     position, width
         Degrees; the width is a FWHM.
     mixing
         Lorentzian part of the pseudo-Voigt, 0-1.
-    clean, spots
-        Areas in counts per pixel × degrees: what masking leaves, and what it takes.
+    clean, spots, filed
+        Areas in counts per pixel × degrees: what masking leaves, what rejection takes, and what a
+        mask file takes.
     """
 
     sample: NDArray[np.int64]
@@ -243,6 +249,7 @@ class Sticks:
     mixing: Float
     clean: Float
     spots: Float
+    filed: Float
 
 
 def draw_rings(
@@ -299,11 +306,9 @@ def draw_rings(
             (words[:, 0], words[:, 1], second, words[:, 3]),
         )
         clean, spots = area * faint, area * bright
-    known = (phase < table.labelled) & components.label[
-        sample, np.minimum(phase, table.labelled - 1)
-    ]
-    owner = np.where(known, phase, -1)
-    return Sticks(sample, owner, position, width, mixing, clean, spots), crystals
+    owner = np.where(components.parasite[entry], -1, np.minimum(phase, table.labelled))
+    filed = np.zeros(len(area))
+    return Sticks(sample, owner, position, width, mixing, clean, spots, filed), crystals
 
 
 def _widths(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xrdpipe.synthesis.composition import Components, draw_components
 from xrdpipe.synthesis.counter import between, counter, log_between
 from xrdpipe.synthesis.lines import LineTable, line_table
+from xrdpipe.synthesis.made_up import made_up_phases
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.synthesis.rings import (
     Crystals,
@@ -27,7 +28,7 @@ from xrdpipe.synthesis.rings import (
     draw_rings,
     middle,
 )
-from xrdpipe.synthesis.spots import Towers, draw_hot_pixels, draw_spots
+from xrdpipe.synthesis.spots import Halos, Towers, draw_hot_pixels, draw_spots
 from xrdpipe.synthesis.surroundings import (
     Knots,
     draw_background,
@@ -68,7 +69,9 @@ def make_generator(
     InputError
         A phase of the library has no line on the grid.
     """
-    table = line_table(library, distractors if recipe.distractors.on else (), grid)
+    others = recipe.distractors
+    made_up = made_up_phases(others.made_up) if others.on else ()
+    table = line_table(library, distractors if others.on else (), grid, made_up)
     return Generator(table, grid, recipe, make_knots(grid, recipe))
 
 
@@ -113,7 +116,7 @@ class Scene:
     scenery
         Coverage, transmission and background at the knots.
     halos
-        Counts per pixel of halos at the knots, (N, J): what masking leaves, and what it takes.
+        Wide light around the spots of the anvils.
     exposure
         What all lines of a pattern share.
     pixel
@@ -128,6 +131,8 @@ class Scene:
         Shape (N, 4), for fields of random numbers.
     targets
         The truth.
+    foreign
+        Shape (N,), True where a phase outside the library is there.
     choice
         Shape (N,), one number in (0, 1) per sample: for choosing one of its versions.
     components, crystals
@@ -137,7 +142,7 @@ class Scene:
     sticks: Sticks
     towers: Towers
     scenery: Scenery
-    halos: tuple[Float, Float]
+    halos: Halos
     exposure: Exposure
     pixel: Float
     split: NDArray[np.bool_]
@@ -147,6 +152,7 @@ class Scene:
     ripple_length: NDArray[np.int64]
     keys: NDArray[np.uint32]
     targets: Targets
+    foreign: NDArray[np.bool_]
     choice: Float
     components: Components
     crystals: Crystals
@@ -193,7 +199,9 @@ def draw_scene(generator: Generator, first: int, number: int, seed: int) -> Scen
     rings, crystals = draw_rings(
         generator.table, grid, components, exposure, scenery, recipe, random
     )
-    spots, *halos = draw_spots(grid, exposure, scenery, recipe, random)
+    in_file = random.uniform("mask files", 2) < recipe.masking.file_probability
+    in_file &= recipe.masking.on
+    spots, halos = draw_spots(grid, exposure, scenery, in_file[:, 0], recipe, random)
     draws = random.uniform("detector", 3)
     detector, noise = recipe.detector, recipe.noise
     nothing = np.zeros(number)
@@ -203,9 +211,9 @@ def draw_scene(generator: Generator, first: int, number: int, seed: int) -> Scen
     disturbance = random.uniform("noise", 3)
     return Scene(
         sticks=_joined(rings, spots),
-        towers=draw_hot_pixels(grid, pixel, scenery, recipe, random),
+        towers=draw_hot_pixels(grid, pixel, scenery, in_file[:, 1], recipe, random),
         scenery=scenery,
-        halos=(halos[0], halos[1]),
+        halos=halos,
         exposure=exposure,
         pixel=pixel,
         split=(draws[:, 1] >= detector.unsplit_probability) | (not detector.on),
@@ -215,6 +223,10 @@ def draw_scene(generator: Generator, first: int, number: int, seed: int) -> Scen
         ripple_length=np.round(between(disturbance[:, 2], noise.ripple_length)).astype(np.int64),
         keys=random.keys("fields"),
         targets=targets_of(generator.table, components, crystals),
+        foreign=np.bincount(
+            components.sample, components.phase >= generator.table.labelled, minlength=number
+        )
+        > 0,
         choice=random.uniform("version", 1)[:, 0],
         components=components,
         crystals=crystals,

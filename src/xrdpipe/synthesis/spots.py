@@ -20,19 +20,27 @@ SPOT = (1e-3, 1e-2)
 
 
 def draw_spots(
-    grid: Grid, exposure: Exposure, scenery: Scenery, recipe: Recipe, counter: Counter
-) -> tuple[Sticks, Float, Float]:
+    grid: Grid,
+    exposure: Exposure,
+    scenery: Scenery,
+    in_file: NDArray[np.bool_],
+    recipe: Recipe,
+    counter: Counter,
+) -> tuple[Sticks, Halos]:
     """Spots of the anvils and unindexed spikes, as sticks; halos at the knots.
 
-    Returns
-    -------
-    Sticks, and counts per pixel of the halos, (N, J) each: what masking leaves, and what it takes.
+    Parameters
+    ----------
+    grid, exposure, scenery, recipe, counter
+        What they are drawn with.
+    in_file
+        Shape (N,), whether a mask file takes out the spots of the anvils.
     """
     anvils, spikes, number = recipe.anvil_spots, recipe.spikes, len(counter.samples)
     if not (anvils.on or spikes.on):
         nowhere, nothing = np.zeros(0, np.int64), np.zeros(0)
         dark = np.zeros_like(scenery.smooth)
-        return Sticks(nowhere, nowhere, *(nothing,) * 5), dark, dark
+        return Sticks(nowhere, nowhere, *(nothing,) * 6), Halos(dark, dark, dark)
     spacing = np.array(anvils.spacings if anvils.on else ())
     spacing = spacing[spacing > 1.02 * grid.wavelength / 2]
     known = len(spacing)
@@ -58,10 +66,12 @@ def draw_spots(
     counts = np.minimum(exposure.level[:, None] * height, exposure.saturation[:, None] * spot)
     row = np.broadcast_to(np.arange(number)[:, None], there.shape)
     local = scenery.knots.at(scenery.smooth, row, position)
-    masked = (counts / spot > exposure.limit(row, local)) & recipe.masking.on
+    filed = in_file[:, None] & (np.arange(there.shape[1]) < known)
+    masked = filed | ((counts / spot > exposure.limit(row, local)) & recipe.masking.on)
     left = np.where(masked, log_between(draws[:, 2], anvils.left), 1.0)
     shade = scenery.knots.at(scenery.transmission, row, position)
     area = shade * counts * width / peak_height(draws[:, 3])
+    taken = area * (1 - left)
     keep = np.nonzero(there)
     sticks = Sticks(
         sample=keep[0],
@@ -70,7 +80,8 @@ def draw_spots(
         width=width[keep],
         mixing=draws[:, 3][keep],
         clean=(area * left)[keep],
-        spots=(area * (1 - left))[keep],
+        spots=np.where(filed, 0.0, taken)[keep],
+        filed=np.where(filed, taken, 0.0)[keep],
     )
     clean, spots = _halos(
         scenery.knots,
@@ -84,7 +95,24 @@ def draw_spots(
         left[:, :known],
         exposure.level,
     )
-    return sticks, clean * scenery.transmission, spots * scenery.transmission
+    spots *= scenery.transmission
+    rejected = np.where(in_file[:, None], 0.0, spots)
+    return sticks, Halos(clean * scenery.transmission, rejected, spots - rejected)
+
+
+@dataclass(frozen=True)
+class Halos:
+    """Counts per pixel of halos at the knots, (N, J) each.
+
+    Parameters
+    ----------
+    clean, spots, filed
+        What masking leaves, what rejection takes, and what a mask file takes.
+    """
+
+    clean: Float
+    spots: Float
+    filed: Float
 
 
 def _halos(
@@ -117,16 +145,24 @@ class Towers:
         Ends of the box, degrees.
     counts
         Height, counts per pixel.
+    filed
+        Whether a mask file takes it.
     """
 
     sample: NDArray[np.int64]
     low: Float
     high: Float
     counts: Float
+    filed: NDArray[np.bool_]
 
 
 def draw_hot_pixels(
-    grid: Grid, pixel: Float, scenery: Scenery, recipe: Recipe, counter: Counter
+    grid: Grid,
+    pixel: Float,
+    scenery: Scenery,
+    in_file: NDArray[np.bool_],
+    recipe: Recipe,
+    counter: Counter,
 ) -> Towers:
     """Hot pixels of unmasked patterns.
 
@@ -136,7 +172,7 @@ def draw_hot_pixels(
     hot = recipe.hot_pixels
     if not hot.on:
         nothing = np.zeros(0)
-        return Towers(np.zeros(0, np.int64), nothing, nothing, nothing)
+        return Towers(np.zeros(0, np.int64), nothing, nothing, nothing, np.zeros(0, bool))
     draws = counter.uniform("hot pixels", 2)
     number = poisson(draws[:, 1], log_between(draws[:, 0], hot.number))
     ring = scenery.knots.two_theta * scenery.coverage.knots
@@ -155,4 +191,4 @@ def draw_hot_pixels(
     half = pixel[sample] * between(words[:, 2], (0.5, 0.705))
     circumference = np.radians(360 * np.maximum(ring[sample, knot], 1e-6))
     counts = log_between(words[:, 3], hot.counts) * np.minimum(pixel[sample] / circumference, 1)
-    return Towers(sample, centre - half, centre + half, counts)
+    return Towers(sample, centre - half, centre + half, counts, in_file[sample])
