@@ -25,7 +25,7 @@ LONGEST = 12
 
 
 def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
-    """Write a PNG: probability of each phase, and which phases occur together.
+    """Write a PNG: probability of each phase, the unknown score, and which phases occur together.
 
     Parameters
     ----------
@@ -37,8 +37,9 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    n_panels = min(len(phase_map.phase_names), MAX_PANELS) + 1
-    columns = min(n_panels, 4)
+    panels = _answers(phase_map)
+    n_panels = len(panels) + 1
+    columns = n_panels if n_panels <= 5 else 4
     rows = -(-n_panels // columns)
     width = 3.4
     # The axes take about three quarters of a column; titles and labels the rest of the height.
@@ -47,12 +48,9 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     colors = mpl.colormaps["viridis"].with_extremes(bad=NO_DATA_COLOR)
     image: Any = None
-    for k in range(n_panels - 1):
-        image = _show(
-            axes[k], phase_map.scan, phase_map.probability[k], vmin=0, vmax=1, cmap=colors
-        )
-        present = int((phase_map.decision[k] == 1).sum())
-        axes[k].set_title(f"{phase_map.phase_names[k]}\npresent in {present} pixels", fontsize=9)
+    for axis, (heading, values) in zip(axes, panels, strict=False):
+        image = _show(axis, phase_map.scan, values, vmin=0, vmax=1, cmap=colors)
+        axis.set_title(heading, fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=axes[: n_panels - 1].tolist(), shrink=0.8, pad=0.01)
         bar.set_label("probability of presence")
@@ -66,6 +64,18 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     lost = int((phase_map.status != FrameStatus.OK).sum())
     figure.suptitle(title + (f"   ({lost} pixels without a result)" if lost else ""), fontsize=10)
     figure.savefig(path, dpi=150, metadata={"Software": "xrdpipe"})
+
+
+def _answers(phase_map: PhaseMap) -> list[tuple[str, NDArray[np.float32]]]:
+    """Heading and values between 0 and 1 of each panel but the last."""
+    panels = []
+    for k, name in enumerate(phase_map.phase_names[:MAX_PANELS]):
+        present = int((phase_map.decision[k] == 1).sum())
+        panels.append((f"{name}\npresent in {present} pixels", phase_map.probability[k]))
+    if phase_map.unknown_threshold is not None:
+        strange = int((phase_map.unknown >= phase_map.unknown_threshold).sum())
+        panels.append((f"something unknown (score)\nin {strange} pixels", phase_map.unknown))
+    return panels
 
 
 def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
