@@ -19,7 +19,6 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import torch
 from processes import machine
 
@@ -107,7 +106,7 @@ def main() -> None:
 
 def _parameters(model: Model) -> int:
     networks = getattr(model.evidence, "networks", ())
-    return sum(np.prod(p.shape, dtype=int) for p in networks[0].parameters()) if networks else 0
+    return sum(p.numel() for p in networks[0].parameters()) if networks else 0
 
 
 def _table(result: dict) -> str:

@@ -7,8 +7,9 @@ linearly and the ends by the nearest value before any view is made (decision 13)
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,56 +131,70 @@ def _join(level: FloatArray, place: FloatArray, size: int) -> Array32:
     return joined.astype(np.float32)
 
 
-def _minmax_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
-    return minmax(filled)
+@dataclass(frozen=True)
+class _Seen:
+    """Patterns as the views take them: (N, n) without NaN, coverage, and spottiness if measured."""
+
+    filled: Array32
+    coverage: Array32
+    spottiness: FloatArray | None
+
+    @functools.cached_property
+    def noise(self) -> Array32:
+        """Local noise, which several views need."""
+        return noise(self.filled)
 
 
-def _sqrt_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
+def _minmax_view(seen: _Seen) -> Array32:
+    return minmax(seen.filled)
+
+
+def _sqrt_view(seen: _Seen) -> Array32:
     """√ of the intensity between its 1st and 99th percentile, not clipped above until 9."""
-    low, high = np.percentile(filled, [1, 99], axis=1, keepdims=True)
+    low, high = np.percentile(seen.filled, [1, 99], axis=1, keepdims=True)
     span = np.where(high > low, high - low, 1)
-    root: Array32 = np.sqrt(np.clip((filled - low) / span, 0, 9)).astype(np.float32)
+    root: Array32 = np.sqrt(np.clip((seen.filled - low) / span, 0, 9)).astype(np.float32)
     return root
 
 
-def _root_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
+def _root_view(seen: _Seen) -> Array32:
     """√ of the intensity over its median, at most 4: how high lines stand over the background.
 
     Whatever part of the pattern hot pixels and spots fill, they do not set the scale. Where the
     median is lost in the noise (patterns without background), the noise stands for it.
     """
-    level = np.median(filled, axis=1, keepdims=True)
-    level = np.maximum(level, np.median(noise(filled), axis=1, keepdims=True))
-    safe = np.where(level > 0, level, np.maximum(filled.max(axis=1, keepdims=True), 1e-30))
-    root: Array32 = np.sqrt(np.clip(filled / safe, 0, 16)).astype(np.float32)
+    level = np.median(seen.filled, axis=1, keepdims=True)
+    level = np.maximum(level, np.median(seen.noise, axis=1, keepdims=True))
+    safe = np.where(level > 0, level, np.maximum(seen.filled.max(axis=1, keepdims=True), 1e-30))
+    root: Array32 = np.sqrt(np.clip(seen.filled / safe, 0, 16)).astype(np.float32)
     return root
 
 
-def _highpass_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
+def _highpass_view(seen: _Seen) -> Array32:
     """asinh((I − background)/(3 σ)); 0 where there is no data."""
-    sigma = noise(filled)
+    sigma = seen.noise
     scale = ASINH_SCALE * np.where(sigma > 0, sigma, np.float32(np.inf))
     flat = np.all(sigma <= 0, axis=1, keepdims=True)
     # Noise-free patterns (a simulated one): a thousandth of the range stands for the noise.
-    span = (filled.max(axis=1, keepdims=True) - filled.min(axis=1, keepdims=True)) / 1000
+    span = (seen.filled.max(axis=1, keepdims=True) - seen.filled.min(axis=1, keepdims=True)) / 1000
     scale = np.where(flat, ASINH_SCALE * np.where(span > 0, span, 1), scale)
-    view: Array32 = np.arcsinh((filled - background(filled)) / scale).astype(np.float32)
-    return np.where(coverage > 0, view, np.float32(0))
+    view: Array32 = np.arcsinh((seen.filled - background(seen.filled)) / scale).astype(np.float32)
+    return np.where(seen.coverage > 0, view, np.float32(0))
 
 
-def _coverage_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
-    return coverage
+def _coverage_view(seen: _Seen) -> Array32:
+    return seen.coverage
 
 
-def _spottiness_view(filled: Array32, coverage: Array32, spottiness: FloatArray | None) -> Array32:
+def _spottiness_view(seen: _Seen) -> Array32:
     """asinh(spottiness/(3 σ)): what rejection removed, in units of the pattern's noise.
 
     0 where it was not measured: patterns integrated elsewhere bring none.
     """
-    if spottiness is None:
-        return np.zeros_like(filled)
-    sigma = noise(filled)
-    excess = np.nan_to_num(np.asarray(spottiness, dtype=np.float32))
+    if seen.spottiness is None:
+        return np.zeros_like(seen.filled)
+    sigma = seen.noise
+    excess = np.nan_to_num(np.asarray(seen.spottiness, dtype=np.float32))
     scale = ASINH_SCALE * np.where(sigma > 0, sigma, np.float32(np.inf))
     view: Array32 = np.arcsinh(excess / scale).astype(np.float32)
     return view
@@ -188,7 +203,7 @@ def _spottiness_view(filled: Array32, coverage: Array32, spottiness: FloatArray 
 OPTIONAL = ("spottiness",)
 """Channels that patterns may lack."""
 
-CHANNELS: dict[str, Callable[[Array32, Array32, Any], Array32]] = {
+CHANNELS: dict[str, Callable[[_Seen], Array32]] = {
     "minmax": _minmax_view,
     "sqrt": _sqrt_view,
     "root": _root_view,
@@ -246,5 +261,5 @@ def build_channels(
         )
     filled = fill_gaps(intensity)
     known = np.where(np.isfinite(intensity), np.nan_to_num(coverage), 0)
-    seen = np.clip(known, 0, 1).astype(np.float32)
-    return np.stack([CHANNELS[name](filled, seen, spottiness) for name in names], axis=1)
+    seen = _Seen(filled, np.clip(known, 0, 1).astype(np.float32), spottiness)
+    return np.stack([CHANNELS[name](seen) for name in names], axis=1)

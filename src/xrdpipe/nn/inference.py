@@ -27,6 +27,10 @@ BLOCK = 256
 """Rows per call of the network, aligned to row 0, the last block padded: results then do not
 depend on how many rows are asked for (decision 22)."""
 
+STRETCH = 32
+"""Rows that go through a network at once: its features then stay in the cache, which makes it
+twice as fast as a whole block."""
+
 MAP_ROWS = 1024
 """Patterns of a map, evenly spaced, that its free components are found from."""
 
@@ -95,7 +99,12 @@ class Ensemble:
         padded[: len(views)] = views
         with torch.inference_mode():
             batch = torch.from_numpy(padded).to(self.device)
-            odds = torch.stack([network.log_odds(batch) for network in self.networks])
+            odds = torch.stack(
+                [
+                    torch.cat([network.log_odds(part) for part in torch.split(batch, STRETCH)])
+                    for network in self.networks
+                ]
+            )
         result: NDArray[np.float64] = odds[:, : len(views)].cpu().numpy().astype(np.float64)
         return result
 
