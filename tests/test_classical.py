@@ -330,6 +330,7 @@ def test_the_card_says_what_it_is(folders):
         assert "Classical method" in card.notes
         assert card.recipe["seed"] == 1
         report = json.loads((folder / "report.json").read_text())
+        assert report["unknown"] is None  # no classical method tells
         assert report["patterns_seen"] == 512
         assert report["scores"]["masked"]["calcite"]["prevalence"] > 0
         assert xrdpipe.validate(file=folder).summary.endswith(f"valid model folder '{name}'.")

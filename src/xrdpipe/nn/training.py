@@ -581,7 +581,7 @@ def evaluate(task: Task, model_folder: Path) -> dict[str, Any]:
         "unknown": {
             label: _scores(batch.foreign[chosen], unknown[chosen]) for label, chosen in rows.items()
         }
-        if recipe.unknown
+        if model.card.unknown is not None
         else None,
         **performance(model, judged, probability),
     }
