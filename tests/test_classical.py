@@ -24,8 +24,9 @@ from xrdpipe.errors import InputError, OptionError
 from xrdpipe.nn.classical_training import train_classical
 from xrdpipe.nn.inference import load_model
 from xrdpipe.nn.model_folder import determined, read_card
+from xrdpipe.nn.task import Task
 from xrdpipe.nn.train_recipe import TrainRecipe, load_recipe
-from xrdpipe.nn.training import Task, train
+from xrdpipe.nn.training import train
 from xrdpipe.phases import distractor_phases, shipped_phases
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, PhaseLibrary, Progress

@@ -12,8 +12,9 @@ import torch
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import OptionError
 from xrdpipe.nn import training, validation
+from xrdpipe.nn.task import Task
 from xrdpipe.nn.train_recipe import TrainRecipe
-from xrdpipe.nn.training import Task, train
+from xrdpipe.nn.training import train
 from xrdpipe.nn.validation import Course, Curve, held_out_scores
 from xrdpipe.phases import shipped_phases
 from xrdpipe.synthesis.recipe import Recipe

@@ -15,8 +15,8 @@ import xrdpipe
 from xrdpipe.crystal import load_phase
 from xrdpipe.nn.patterns import Chosen
 from xrdpipe.nn.stream import draw_chosen
+from xrdpipe.nn.task import REPORT, Task
 from xrdpipe.nn.train_recipe import TrainRecipe
-from xrdpipe.nn.training import REPORT, Task
 from xrdpipe.nn.training_report import (
     Judged,
     calibration,

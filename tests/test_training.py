@@ -18,11 +18,13 @@ from xrdpipe.config import TrainConfig
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, InputMissingError, OptionError, OutputExistsError
 from xrdpipe.nn import training
+from xrdpipe.nn.calibration import calibrate
 from xrdpipe.nn.inference import choose_device, load_model, prior_shift
 from xrdpipe.nn.model_folder import determined, find_model, model_sha256, phase_library, read_card
 from xrdpipe.nn.stream import batches
+from xrdpipe.nn.task import Task
 from xrdpipe.nn.train_recipe import TrainRecipe, find_recipe, load_recipe
-from xrdpipe.nn.training import Task, calibrate, train
+from xrdpipe.nn.training import train
 from xrdpipe.phases import shipped_phases
 from xrdpipe.stages.labelled import read_labelled
 from xrdpipe.stages.train import run

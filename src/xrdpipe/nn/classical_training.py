@@ -15,17 +15,13 @@ from safetensors.torch import save_file
 from xrdpipe.classical.decision import fit_decision, log_odds
 from xrdpipe.classical.methods import Method, make_method
 from xrdpipe.errors import OptionError
+from xrdpipe.nn.calibration import calibrate
+from xrdpipe.nn.held_out_scores import write_report
 from xrdpipe.nn.inference import BLOCK, COEFFICIENTS
 from xrdpipe.nn.model_folder import WeightsEntry, file_sha256
+from xrdpipe.nn.model_writing import write_phases_and_card
 from xrdpipe.nn.stream import draw_chosen
-from xrdpipe.nn.training import (
-    CALIBRATION,
-    TRAINING,
-    Task,
-    calibrate,
-    write_phases_and_card,
-    write_report,
-)
+from xrdpipe.nn.task import CALIBRATION, TRAINING, Task
 from xrdpipe.types import IntArray, Progress
 
 WEIGHTS = "weights-0.safetensors"

@@ -97,7 +97,8 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
     import torch
 
     from xrdpipe.nn.classical_training import train_classical
-    from xrdpipe.nn.training import Task, train
+    from xrdpipe.nn.task import Task
+    from xrdpipe.nn.training import train
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
