@@ -31,6 +31,7 @@ DISTANCE = {
     "Pilatus300k": 0.14,
     "Pilatus1M": 0.26,
     "Pilatus2M": 0.37,
+    "HF-4M": 0.47,
 }
 """Sample to detector in m, so that the corners lie at about 25° and the grid 5-24° is covered."""
 
@@ -39,7 +40,25 @@ WAVELENGTH = 0.4959
 
 STAND_IN = "stand-in-model"
 
-SUFFIX = {"tiff": ".tif", "cbf": ".cbf"}
+SUFFIX = {"tiff": ".tif", "tiff16": ".tif", "cbf": ".cbf"}
+
+SENTINEL16 = 65535
+"""Of pixels without measurement in ``tiff16`` frames."""
+
+
+PAPER_RECIPE = """
+[train]
+network = "paper"
+channels = ["minmax"]
+epochs = 1
+patterns_per_epoch = 32
+batch = 32
+held_out = 32
+workers = 0
+precision = "float32"
+
+[synthesis]
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class Series:
     poni
         Geometry file.
     layout
-        ``eiger``, ``tiff`` or ``cbf``.
+        ``eiger``, ``tiff``, ``tiff16`` (unsigned, 16 bits) or ``cbf``.
     frames
         Number of frames.
     """
@@ -84,11 +103,27 @@ def simulated(
     rows, columns = scan_shape(frames)
     folder = work / f"{detector}-{layout}-{counts:g}-{rows}x{columns}-{seed}"
     command = [*xrdpipe(), "simulate", "-o", str(folder), "--scan-shape", f"{rows}x{columns}"]
-    command += ["--seed", str(seed), "--detector", detector, "--format", layout]
+    written = "tiff" if layout == "tiff16" else layout
+    command += ["--seed", str(seed), "--detector", detector, "--format", written]
     command += ["--counts", f"{counts:g}", "--distance", f"{DISTANCE.get(detector, 0.2):g}"]
     command += ["--wavelength", str(WAVELENGTH)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return Series(folder / "frames", folder / "geometry.poni", layout, frames)
+    series = Series(folder / "frames", folder / "geometry.poni", layout, frames)
+    return _as_uint16(series, folder / "frames16") if layout == "tiff16" else series
+
+
+def _as_uint16(series: Series, target: Path) -> Series:
+    """The same frames as a camera of 16 bits writes them."""
+    import fabio
+    from fabio.tifimage import TifImage
+
+    target.mkdir(exist_ok=True)
+    for file in series.files:
+        if not (target / file.name).exists():
+            counts = fabio.open(str(file)).data
+            cut = np.where(counts < 0, SENTINEL16, np.minimum(counts, SENTINEL16 - 1))
+            TifImage(data=cut.astype(np.uint16)).write(str(target / file.name))
+    return Series(target, series.poni, series.layout, series.frames)
 
 
 def xrdpipe() -> list[str]:
@@ -165,7 +200,23 @@ def dead_pixels(series: Series) -> np.ndarray:
         return known | (first == np.iinfo(first.dtype).max)
     import fabio
 
-    return fabio.open(str(series.files[0])).data < 0
+    first = fabio.open(str(series.files[0])).data
+    return first == SENTINEL16 if series.layout == "tiff16" else first < 0
+
+
+def paper_model(work: Path) -> Path:
+    """A model with the network of Li et al. (2024) and weights from seconds of training.
+
+    The time of a network does not depend on its weights.
+    """
+    folder = work / "paper-network"
+    if not (folder / "model.json").is_file():
+        recipe = work / "paper-network.toml"
+        recipe.write_text(PAPER_RECIPE)
+        command = [*xrdpipe(), "train", "--recipe", str(recipe), "-o", str(folder)]
+        command += ["--wavelength", str(WAVELENGTH)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
 
 
 def find_or_train_model(name: str | None, work: Path) -> Path:

@@ -31,7 +31,8 @@ from folders import (
     xrdpipe,
 )
 from processes import Cost, describe, machine, own_peak_mb, run, say
-from speed import HERE, fill
+from speed_cases import HERE
+from speed_report import fill
 
 LENGTHS = "250,500,1000,2000"
 

@@ -2,7 +2,8 @@
 
 One loop: read a frame, integrate it with the fastest method that pyFAI offers on one core
 (``("bbox", "csc", "cython")``), and for a map interpolate it to the model's grid, scale it and run
-the network on it. No bookkeeping, no bad frames, no resuming.
+the network on it; or also integrate it without outliers by ``sigma_clip_ng``. No bookkeeping, no
+bad frames, no resuming.
 
 Run: ``python benchmarks/script_loop.py FILES… --poni P --mask M --bins LOW HIGH N -o OUT.npz``
 """
@@ -37,6 +38,9 @@ def main() -> None:
     parser.add_argument("--mask", required=True)
     parser.add_argument("--bins", nargs=3, required=True, metavar=("LOW", "HIGH", "N"))
     parser.add_argument("--algorithm", default="csc", choices=["csc", "csr"])
+    parser.add_argument(
+        "--clip", choices=["bbox", "no"], help="also sigma_clip_ng (csr), with this pixel splitting"
+    )
     parser.add_argument("--model", help="model folder: also map, one pattern at a time")
     parser.add_argument("--coverage", help=".npy: covered part of each ring, which models may want")
     parser.add_argument("-o", "--output", required=True)
@@ -57,20 +61,24 @@ def main() -> None:
         centres = low + (high - low) / count * (np.arange(count) + 0.5)
         covered = np.load(options.coverage) if options.coverage else np.ones(count)
         coverage = np.interp(grid, centres, covered)[None]
-    intensities, errors, odds = [], [], []
+    shared = {
+        "unit": "2th_deg",
+        "radial_range": (low, high),
+        "error_model": "poisson",
+        "polarization_factor": 0.99,
+        "mask": mask,
+    }
+    method = ("bbox", options.algorithm, "cython")
+    clipped, intensities, errors, odds = [], [], [], []
     for frame in frames(options.files):
-        result = integrator.integrate1d(
-            frame,
-            count,
-            unit="2th_deg",
-            radial_range=(low, high),
-            method=("bbox", options.algorithm, "cython"),
-            error_model="poisson",
-            polarization_factor=0.99,
-            mask=mask,
-        )
+        result = integrator.integrate1d(frame, count, method=method, **shared)
         intensities.append(result.intensity)
         errors.append(result.sigma)
+        if options.clip:
+            masked = integrator.sigma_clip_ng(
+                frame, count, method=(options.clip, "csr", "cython"), **shared
+            )
+            clipped.append((masked.intensity, masked.sigma, result.intensity - masked.intensity))
         if options.model:
             pattern = np.interp(grid, centres, result.intensity)[None].astype(np.float32)
             # Builds what the model sees: for the paper's network the min-max scaled pattern.
@@ -84,6 +92,7 @@ def main() -> None:
         two_theta=result.radial,
         intensity=np.array(intensities),
         errors=np.array(errors),
+        clipped=np.array(clipped),
         log_odds=np.array(odds, np.float64),
     )
 

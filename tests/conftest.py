@@ -11,6 +11,14 @@ from known_frames import geometry_of, rings, write_image, write_poni
 from xrdpipe.integration.geometry import Geometry
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """A cache that is neither the user's nor older than this run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XRDPIPE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def geometry(tmp_path_factory) -> Geometry:
     """A small detector with the beam inside, slightly tilted; 0.14° per pixel."""

@@ -42,7 +42,7 @@ OWNERS = {
     "gemmi": {"crystal"},
     "fabio": {"frames"},
     "pyFAI": {"integration"},
-    "torch": {"nn", "stages"},  # stages only ask it for the device (doctor)
+    "torch": {"nn", "stages", "integration"},  # doctor asks for the device, accelerator.py sums
     "safetensors": {"nn"},
     "matplotlib": {"pictures", "training_pictures"},
     "typer": {"cli"},

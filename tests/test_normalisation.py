@@ -156,6 +156,9 @@ class FakeSource:
     def read(self, row: int) -> Frame:
         return Frame(np.zeros(SMALL), {"Ion_Chamber": "5"})
 
+    def fetch(self, row: int) -> np.ndarray:
+        return self.read(row).image
+
 
 def table(tmp_path: Path, numbers, name: str = "frame") -> str:
     lines = [f"{name},I0", *(f"{n},{10 * n}" for n in numbers)]

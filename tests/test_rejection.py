@@ -12,6 +12,7 @@ from known_frames import SHAPE, geometry_of
 from xrdpipe.errors import FrameError
 from xrdpipe.integration.geometry import Geometry, choose_binning
 from xrdpipe.integration.reduce import FrameReducer, ReducedFrame, ReductionSettings
+from xrdpipe.integration.rings import Rings
 from xrdpipe.schema import FrameFlag, FrameStatus
 
 FEW, MANY = None, 120
@@ -299,3 +300,39 @@ def test_coverage_is_one_on_a_full_ring_and_half_on_half_of_it(geometry, frame, 
     assert rows["unmasked"]["coverage"][-1] < 0.2
     for row in rows.values():
         assert np.all((row["coverage"] >= 0) & (row["coverage"] <= 1))
+
+
+# --- which pixels of a ring its statistics are taken of -----------------------------------------
+
+
+def test_statistics_are_of_a_fixed_part_of_each_ring():
+    rng = np.random.default_rng(5)
+    shape, most = (300, 400), 200
+    bins = rng.choice(np.arange(-1, 12), shape[0] * shape[1], p=[0.1, *[0.075] * 11, 0.075])
+    bins[bins == 11] = np.where(np.cumsum(bins == 11) <= 150, 11, -1)[bins == 11]
+    usable = rng.random(bins.size) < 0.7
+    rings = Rings(bins, 12, shape, usable, most)
+    np.testing.assert_array_equal(rings.sampled, Rings(bins, 12, shape, usable, most).sampled)
+    value = rng.normal(10, 2, bins.size).astype(np.float32)
+    valid = usable & (rng.random(bins.size) < 0.9)
+    found = rings.statistics(value, valid)
+    for ring in range(12):
+        part = rings.sampled[rings.sample_start[ring] : rings.sample_start[ring + 1]]
+        of = np.flatnonzero(usable & (bins == ring))
+        assert part.size == np.unique(part).size == min(most, of.size)
+        assert np.isin(part, of).all()
+        assert found.pixels[ring] == valid[part].sum()
+        assert found.centre[ring] == pytest.approx(np.median(value[part[valid[part]]]))
+    np.testing.assert_array_equal(
+        rings.pixels(valid), np.bincount(bins[valid & (bins >= 0)], minlength=12)
+    )
+
+
+def test_sampled_pixels_prefer_no_column_and_no_row():
+    shape = (512, 512)
+    rings = Rings(np.zeros(shape[0] * shape[1], np.intp), 1, shape, samples=1 << 14)
+    for place in np.divmod(rings.sampled, shape[1]):
+        for period in (2, 8, 64, 512):
+            count = np.bincount(place % period, minlength=period)
+            expected = rings.sampled.size / period
+            assert np.abs(count - expected).max() < 5 * np.sqrt(expected)

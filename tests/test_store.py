@@ -17,7 +17,7 @@ from known_frames import SHAPE, run_cli, write_poni
 from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import OutputExistsError
 from xrdpipe.schema import FrameStatus
-from xrdpipe.stages import integrate
+from xrdpipe.stages import integrate, reduction
 from xrdpipe.store.parts import Column, PartFolder, first_difference
 from xrdpipe.store.patterns import PatternsFile
 
@@ -29,7 +29,7 @@ class KilledError(Exception):
 @pytest.fixture
 def settings(tmp_path, scan, poni, monkeypatch):
     """Options of a run of six frames in three blocks."""
-    monkeypatch.setattr(integrate, "BLOCK_ROWS", 2)
+    monkeypatch.setattr(reduction, "BLOCK_ROWS", 2)
     (scan / "frame_0004.tif").write_bytes(b"")  # a lost frame takes part in everything
     np.save(tmp_path / "mask.npy", np.indices(SHAPE)[0] < 20)
     return {
@@ -67,13 +67,13 @@ def kill_after(monkeypatch, blocks: int, settings: dict, output: Path) -> Path:
 def integrated_rows(monkeypatch) -> list[int]:
     """Collects the rows that are integrated from now on."""
     seen: list[int] = []
-    one_frame = integrate._one_frame
+    reduce = reduction._reduce
 
-    def count(job, row):
-        seen.append(row)
-        return one_frame(job, row)
+    def count(job, rows, fetching):
+        seen.extend(rows)
+        return reduce(job, rows, fetching)
 
-    monkeypatch.setattr(integrate, "_one_frame", count)
+    monkeypatch.setattr(reduction, "_reduce", count)
     return seen
 
 
@@ -124,7 +124,7 @@ def test_a_run_killed_while_the_file_is_written_integrates_nothing_again(
 @pytest.mark.parametrize("engine", ["matrix", "pyfai"])
 def test_threads_and_blocks_change_nothing(tmp_path, monkeypatch, settings, engine):
     for threads, block in ((1, 2), (3, 2), (3, 64), (2, 1)):
-        monkeypatch.setattr(integrate, "BLOCK_ROWS", block)
+        monkeypatch.setattr(reduction, "BLOCK_ROWS", block)
         xrdpipe.integrate(
             **{**settings, "threads": threads, "engine": engine},
             output=tmp_path / f"{threads}_{block}.h5",
@@ -324,7 +324,7 @@ reduction/sequence_index reduction/version
 reduction/input/config_json reduction/input/detector_orientation reduction/input/distance
 reduction/input/distance_of_frames reduction/input/error_model reduction/input/flip
 reduction/input/geometry_format reduction/input/mask_sources reduction/input/method
-reduction/input/outlier_rejection
+reduction/input/integration_path reduction/input/outlier_rejection
 reduction/input/pixel_kind reduction/input/polarization_factor reduction/input/poni
 reduction/input/poni_file reduction/input/poni_sha256 reduction/input/pyfai_version
 reduction/input/radial_bins reduction/input/radial_range reduction/input/rotate
@@ -435,6 +435,6 @@ def test_only_one_option_set_is_the_key(tmp_path, scan, poni):
     options = set(job.header.key["options"])
     everything = set(config.resolved())
     assert everything - options == {
-        "output", "restart", "threads", "frames", "poni", "mask", "dark", "flat"
+        "output", "restart", "threads", "cache", "device", "frames", "poni", "mask", "dark", "flat"
     }  # fmt: skip
     assert set(job.header.key) >= {"poni", "masks", "dark", "flat", "monitor", "frames", "versions"}

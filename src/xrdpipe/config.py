@@ -318,6 +318,15 @@ class RunOptions:
         "matrix: pyFAI's sparse matrix applied by xrdpipe; pyfai: pyFAI's own integrator.",
         "matrix",
     )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "Where networks run; auto: on a GPU if there is one. With cuda frames are summed there, "
+        "too, unless pixels are rejected.",
+        "auto",
+    )
+    cache: bool = option(
+        "Keep on disk, for the next run, what geometry and masks alone decide.",
+        True,
+    )
 
 
 @dataclass(frozen=True)
@@ -360,7 +369,7 @@ class ScanOptions:
     )
 
 
-NOT_RECORDED = frozenset({"output", "restart", "threads", "png"})
+NOT_RECORDED = frozenset({"output", "restart", "threads", "cache", "png"})
 """Options that change where, when or how fast, but no number."""
 
 
@@ -522,7 +531,6 @@ class MapConfig(
         "Let neighbouring pixels be a prior on presence, as far as the map shows that they tell.",
         False,
     )
-    device: Literal["auto", "cpu", "cuda"] = option("Where inference runs.", "auto")
     with_patterns: bool = option("Store the resampled patterns in the map file too.", False)
     png: bool = option("Write a picture of the maps beside the file.", True)
 

@@ -125,12 +125,30 @@ def without_measurement(image: NDArray[Any], sentinels: Sequence[float]) -> Bool
 
 def equal_to(image: NDArray[Any], value: float) -> BoolArray:
     """Pixels of that value as the dtype stores it: nowhere if it cannot."""
-    limits = np.iinfo(image.dtype) if image.dtype.kind in "ui" else np.finfo(image.dtype)
+    number = _stored(value, image.dtype)
+    if number is None:
+        return np.zeros(image.shape, bool)
+    return np.asarray(image == number, bool)
+
+
+def _stored(value: float, dtype: np.dtype[Any]) -> Any:
+    """A value as the dtype stores it; None if it cannot."""
+    limits = np.iinfo(dtype) if dtype.kind in "ui" else np.finfo(dtype)
     if value == float(limits.max):
         value = limits.max  # 2^64-1 is 2^64 once it has been a float
-    if not limits.min <= value <= limits.max or (image.dtype.kind != "f" and value != int(value)):
-        return np.zeros(image.shape, bool)
-    return np.asarray(image == image.dtype.type(value), bool)
+    if not limits.min <= value <= limits.max or (dtype.kind != "f" and value != int(value)):
+        return None
+    return dtype.type(value)
+
+
+def as_stored(values: Sequence[float], dtype: np.dtype[Any]) -> tuple[float, ...]:
+    """Values that a pixel of the dtype can have, as it stores them; the others occur nowhere."""
+    held = []
+    for value in values:
+        number = _stored(value, dtype)
+        if number is not None:
+            held.append(float(number))
+    return tuple(dict.fromkeys(held))
 
 
 def fraction_inside(part: BoolArray, whole: BoolArray) -> float:

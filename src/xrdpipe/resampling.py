@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError
 from xrdpipe.types import BoolArray, FloatArray, Grid, Patterns
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 MIN_COVERED = 0.5
 """A pattern with less than this fraction of the grid is outside it (decision 13)."""
@@ -163,6 +165,8 @@ def inside_grid(intensity: FloatArray) -> BoolArray:
 def _overlap_weights(
     edges: NDArray[np.float64], grid_edges: NDArray[np.float64], n_native: int
 ) -> sp.csr_array[Any]:
+    import scipy.sparse as sp
+
     rows, columns, weights = [], [], []
     widths = np.diff(edges)
     slack = _TOLERANCE * float(np.median(widths))
@@ -184,6 +188,8 @@ def _overlap_weights(
 def _linear_weights(
     centres: NDArray[np.float64], points: NDArray[np.float64], n_native: int
 ) -> sp.csr_array[Any]:
+    import scipy.sparse as sp
+
     slack = _TOLERANCE * float(np.median(np.diff(centres)))
     inside = np.flatnonzero((points >= centres[0] - slack) & (points <= centres[-1] + slack))
     right = np.clip(np.searchsorted(centres, points[inside]), 1, centres.size - 1)

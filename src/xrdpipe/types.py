@@ -95,6 +95,22 @@ class Frame:
     header: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """The pixels of one detector image as a file holds them, still compressed.
+
+    Parameters
+    ----------
+    data
+        The bytes: a chunk of HDF5, the binary section of a CBF.
+    encoding
+        ``bitshuffle-lz4`` (HDF5 filter 32008) or ``byte-offset`` (CBF).
+    """
+
+    data: bytes
+    encoding: str
+
+
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
     """Where one frame comes from: file, place in the file, acquisition number.
@@ -231,6 +247,13 @@ class FrameSource(Protocol):
 
     def read(self, row: int) -> Frame:
         """Read one frame; raises FrameError with a status and a reason. Thread-safe."""
+
+    def fetch(self, row: int) -> Encoded | NDArray[Any]:
+        """The pixels of one frame with as little work as possible.
+
+        Compressed where the bytes are all there is to it, else what ``read`` gives. Whether
+        compressed bytes are damaged is found by whoever decodes them.
+        """
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import h5py
 import numpy as np
@@ -27,9 +27,10 @@ from xrdpipe.frames.layouts.links import (
     open_linked,
     why_not_open,
 )
+from xrdpipe.frames.layouts.packing import Packing, packing_of
 from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
 from xrdpipe.schema import FrameStatus
-from xrdpipe.types import DetectorInfo, Frame, FrameRecord, IntArray, ScanHint
+from xrdpipe.types import DetectorInfo, Encoded, Frame, FrameRecord, IntArray, ScanHint
 
 HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5"})
 
@@ -256,23 +257,37 @@ class Hdf5Series:
 
     def read(self, row: int) -> Frame:
         """Read one frame; raises FrameError naming file, dataset and frame."""
+        return Frame(self._pixels(row, compressed=False))
+
+    def fetch(self, row: int) -> Encoded | NDArray[Any]:
+        """The chunk of a frame as stored if it is bitshuffle-LZ4 and nothing else, or the image."""
+        return self._pixels(row, compressed=True)
+
+    @overload
+    def _pixels(self, row: int, compressed: Literal[False]) -> NDArray[Any]: ...
+    @overload
+    def _pixels(self, row: int, compressed: bool) -> Encoded | NDArray[Any]: ...
+    def _pixels(self, row: int, compressed: bool) -> Encoded | NDArray[Any]:
         record = self.records[row]
         if record.problem:
             raise FrameError(record.problem, record.reason)
         number = int(self._planes.which[row])
         stored = self._planes.stored[number]
-        data, problem, reason = self._open.get(number)
+        data, packing, problem, reason = self._open.get(number)
         place = record.place
         try:
             leading = data.shape[:-2]
             where = (
                 np.unravel_index(place, leading) if len(leading) > 1 else (place,)[: len(leading)]
             )
+            index = tuple(int(i) for i in where)
             if data.shape[-2:] != self.shape or data.dtype != self.dtype:
                 raise _wrong(stored.name, data.shape[-2:], data.dtype, self)
             if problem is not None and problem[place]:
                 raise FrameError(int(problem[place]), reason[place])
-            return Frame(np.asarray(data[tuple(int(i) for i in where)]))
+            if compressed and packing is not None:
+                return packing.fetch(data, index)
+            return np.asarray(data[index])
         except (ValueError, IndexError) as error:
             raise FrameError(
                 FrameStatus.MISSING,
@@ -332,7 +347,8 @@ class _OpenDatasets:
         return held
 
 
-_Opened = tuple[h5py.Dataset, NDArray[np.uint8] | None, dict[int, str]]
+_Opened = tuple[h5py.Dataset, Packing | None, NDArray[np.uint8] | None, dict[int, str]]
+"""A dataset, how a frame can be taken from it undecoded, and its unwritten frames with reasons."""
 
 
 def _opened(stored: Stored) -> _Opened:
@@ -347,9 +363,10 @@ def _opened(stored: Stored) -> _Opened:
     data = follow(file["/"], stored.dataset)
     if not isinstance(data, h5py.Dataset) or data.ndim < 2:
         raise FrameError(FrameStatus.MISSING, f"{stored.name} is no dataset of frames")
+    packing = packing_of(data)
     if stored.examined:
-        return data, None, {}
-    return data, *unwritten(data)
+        return data, packing, None, {}
+    return data, packing, *unwritten(data)
 
 
 def _wrong(

@@ -96,7 +96,7 @@ def read_headers(file: Path) -> list[Header]:
         elif start.startswith(NUMPY_START):
             headers = [{} for _ in numpy_frames(file)]
         elif start.lstrip().startswith(b"{") and not _is_other_brace(file, start):
-            headers = _edf_headers(stream)
+            headers = edf_headers(stream)
         else:
             headers = _fabio_headers(file)
     side = _side_file(file)
@@ -289,17 +289,17 @@ def _cbf_header(stream: BinaryIO) -> Header:
     return text_values(text.partition(CBF_START)[0].decode(errors="replace"))
 
 
-_EDF_END = re.compile(rb"}\r?\n")
+EDF_END = re.compile(rb"}\r?\n")
 
 
-def _edf_headers(stream: BinaryIO) -> list[Header]:
+def edf_headers(stream: BinaryIO) -> list[Header]:
     """Header blocks of an EDF, each followed by the pixels its sizes tell."""
     headers: list[Header] = []
     general: Header = {}
     while True:
         place = stream.tell()
         block = b""
-        while (end := _EDF_END.search(block)) is None:
+        while (end := EDF_END.search(block)) is None:
             piece = stream.read(1024)
             if not piece or len(block) > HEADER_LIMIT:
                 if not headers:

@@ -27,10 +27,11 @@ from xrdpipe.frames.headers import (
     read_headers,
 )
 from xrdpipe.frames.names import Names, motor_axes, original_name, pattern, read_names
+from xrdpipe.frames.plain import byte_offset_pixels, plain_pixels
 from xrdpipe.frames.whole import check_whole
 from xrdpipe.quiet import quiet
 from xrdpipe.schema import FrameStatus
-from xrdpipe.types import Frame, FrameRecord
+from xrdpipe.types import Encoded, Frame, FrameRecord
 
 SAMPLED = 3
 """Readable frames looked at before the series' shape is decided: one stray image is outvoted."""
@@ -118,6 +119,8 @@ class ImageSeries:
         self.shape = (int(first.frame.image.shape[0]), int(first.frame.image.shape[1]))
         self.dtype = first.frame.image.dtype
         self._per_file = first.frames
+        self._plain = first.frames == 1 and _is_plain(first)
+        """Files of one frame that ``plain_pixels`` reads as fabio does, by the first of them."""
         self.records = tuple(self._records(first.frames))
         self.numbered = names.numbered and (self._per_file == 1 or len(originals) > 1)
         headers = self._sampled_headers(first.path)
@@ -172,6 +175,15 @@ class ImageSeries:
                 "give it on its own",
             )
         return frame
+
+    def fetch(self, row: int) -> Encoded | NDArray[Any]:
+        """The pixels without their header, past fabio where its file is of the simplest kind."""
+        record = self.records[row]
+        if self._plain and not record.problem:
+            pixels = plain_pixels(Path(record.file), self.shape, self.dtype)
+            if pixels is not None:
+                return pixels
+        return self.read(row).image
 
     @property
     def exposure(self) -> NDArray[np.float64] | float | None:
@@ -387,6 +399,14 @@ def _varying(headers: list[Header]) -> dict[str, tuple[float, str]]:
 def _counted(n: int, what: str) -> str:
     """``1 frame``, ``2 frames``."""
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _is_plain(decoded: _Decoded) -> bool:
+    image = decoded.frame.image
+    pixels = plain_pixels(decoded.path, (int(image.shape[0]), int(image.shape[1])), image.dtype)
+    if isinstance(pixels, Encoded):
+        pixels = byte_offset_pixels(pixels.data, image.size).reshape(image.shape)
+    return pixels is not None and np.array_equal(pixels, image, equal_nan=image.dtype.kind == "f")
 
 
 def _frames_in(file: Path) -> int:

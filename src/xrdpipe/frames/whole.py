@@ -34,7 +34,7 @@ def check_whole(file: Path) -> None:
             if is_tiff(start):
                 _check_tiff(stream)
             elif start.startswith(b"###CBF") or ".cbf" in file.suffixes:
-                _check_cbf(stream.read())
+                check_cbf(stream.read())
             elif start[:4] in _MAR345:
                 _check_mar345(stream.read())
     except FrameError:
@@ -69,7 +69,7 @@ def _as_tuple(value: Any) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _check_cbf(content: bytes) -> None:
+def check_cbf(content: bytes) -> None:
     """The pixels must be there, and match their checksum, which fabio does not ask."""
     start = content.find(CBF_START)
     stated = re.search(rb"X-Binary-Size:\s*(\d+)", content[: max(start, 0)])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import os
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
+from xrdpipe.integration.cache import NO_CACHE, ArrayCache, Arrays, Once, digest
 from xrdpipe.integration.imctrl import bend, flat_geometry, parse_imctrl
 from xrdpipe.quiet import quiet
 from xrdpipe.types import BoolArray
@@ -33,6 +37,9 @@ _SIX_NUMBERS = ("Distance", "Poni1", "Poni2", "Rot1", "Rot2", "Rot3")
 class Geometry:
     """Where each pixel looks, as arrays of shape (rows, columns).
 
+    What pyFAI is asked for is computed when it is first used: a run whose matrix is in the cache
+    never imports pyFAI.
+
     Parameters
     ----------
     shape
@@ -47,8 +54,6 @@ class Geometry:
         (rows direction, columns direction), m.
     orientation
         pyFAI's number (EXIF) of the corner where the first pixel lies, 1-4.
-    two_theta, chi
-        Pixel centres, degrees.
     two_theta_range
         Smallest and largest 2θ over all pixel corners, degrees.
     solid_angle
@@ -65,8 +70,10 @@ class Geometry:
         The calibration as read, or converted to a PONI.
     poni_name, poni_sha256
         Name and hash of the file.
-    integrator
-        pyFAI's AzimuthalIntegrator; only ``integration`` touches it.
+    key
+        Hash of everything that the arrays depend on.
+    calibration
+        Reads the file with pyFAI.
     """
 
     shape: tuple[int, int]
@@ -75,8 +82,6 @@ class Geometry:
     distance: float
     pixel_size: tuple[float, float]
     orientation: int
-    two_theta: NDArray[np.float64]
-    chi: NDArray[np.float64]
     two_theta_range: tuple[float, float]
     solid_angle: NDArray[np.float32]
     gap_mask: BoolArray
@@ -86,7 +91,26 @@ class Geometry:
     poni_text: str
     poni_name: str
     poni_sha256: str
-    integrator: Any
+    key: str
+    calibration: Once[_Calibration]
+
+    @property
+    def integrator(self) -> Any:
+        """The AzimuthalIntegrator of pyFAI; only ``integration`` touches it."""
+        return self.calibration().integrator
+
+    @cached_property
+    def two_theta(self) -> NDArray[np.float64]:
+        """2θ of the pixel centres, degrees."""
+        with quiet():
+            centre = self.integrator.array_from_unit(self.shape, "center", "2th_deg")
+        return np.asarray(centre, np.float64)
+
+    @cached_property
+    def chi(self) -> NDArray[np.float64]:
+        """Azimuth of the pixel centres, degrees."""
+        with quiet():
+            return np.asarray(np.degrees(self.integrator.chiArray(self.shape)), np.float64)
 
     @property
     def reference_solid_angle(self) -> float:
@@ -106,6 +130,7 @@ def load_geometry(
     wavelength: float | None = None,
     stated: float | None = None,
     needs_wavelength: bool = True,
+    cache: ArrayCache = NO_CACHE,
 ) -> Geometry:
     """Read a geometry file and compute its arrays.
 
@@ -121,6 +146,8 @@ def load_geometry(
         What the frames say, Å: quoted where nothing else is given, never used.
     needs_wavelength
         False where only angles are asked for.
+    cache
+        Where the arrays are looked up.
 
     Raises
     ------
@@ -135,6 +162,47 @@ def load_geometry(
         check_wavelength(wavelength)
     path = Path(path)
     text = _text(path)
+
+    def calibrate() -> _Calibration:
+        if _text(path) != text:
+            raise InputError(f"{path} was changed while it was in use; run the command again.")
+        return _calibrate(path, text, shape, wavelength, stated, needs_wavelength)
+
+    calibration = Once(calibrate)
+    key = digest(path.name, text, _files_named(text), shape, wavelength, needs_wavelength)
+    found = cache.get("geometry", (key,), lambda: _arrays(calibration()))
+    about = json.loads(found["about"].tobytes())
+    for name in ("shape", "pixel_size", "two_theta_range", "notes"):
+        about[name] = tuple(about[name])
+    return Geometry(
+        **about,
+        solid_angle=found["solid_angle"],
+        # A copy: one of the two checksums that pyFAI chooses between refuses read-only memory.
+        gap_mask=found["gap_mask"].copy(),
+        poni_name=path.name,
+        poni_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        key=key,
+        calibration=calibration,
+    )
+
+
+def _files_named(text: str) -> tuple[str, ...]:
+    """Hashes of the files that a geometry refers to: detectors, distortions."""
+    named = [line.partition(":")[2].strip() for line in text.splitlines()]
+    named += re.findall(r'"([^"\n]+)"', text)
+    files = sorted(name for name in {*named} if os.path.isfile(name))  # noqa: PTH113 - any text
+    return tuple(hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files)
+
+
+def _calibrate(
+    path: Path,
+    text: str,
+    shape: tuple[int, int] | None,
+    wavelength: float | None,
+    stated: float | None,
+    needs_wavelength: bool,
+) -> _Calibration:
+    """Read and check a geometry file; the arguments are those of :func:`load_geometry`."""
     read = _read_imctrl if path.suffix.lower() == ".imctrl" else _read_poni
     calibration = read(path, text, shape)
     integrator = calibration.integrator
@@ -150,34 +218,37 @@ def load_geometry(
     detector = integrator.detector
     if not (detector.pixel1 and detector.pixel2):
         raise InputError(f"{path} names neither a detector nor its pixel size.")
-    shape = _common_shape(path, detector, shape)
-    detector.shape = shape
+    detector.shape = _common_shape(path, detector, shape)
+    return replace(calibration, wavelength_in_file=in_file)
+
+
+def _arrays(calibration: _Calibration) -> Arrays:
+    """What the cache keeps of a geometry: its large arrays, the rest as JSON."""
+    integrator = calibration.integrator
+    detector = integrator.detector
+    shape = detector.shape
     with quiet():
         gaps = detector.mask
         corners = np.degrees(integrator.array_from_unit(shape, "corner", "2th_rad")[..., 0])
-        centre = integrator.array_from_unit(shape, "center", "2th_deg")
-        chi = np.degrees(integrator.chiArray(shape))
         solid_angle = integrator.solidAngleArray(shape)
-    return Geometry(
-        shape=shape,
-        wavelength=float(integrator.wavelength or np.nan) * 1e10,
-        wavelength_in_file=in_file,
-        distance=float(integrator.dist),
-        pixel_size=(float(detector.pixel1), float(detector.pixel2)),
-        orientation=int(detector.orientation),
-        two_theta=np.asarray(centre, np.float64),
-        chi=np.asarray(chi, np.float64),
-        two_theta_range=(float(corners.min()), float(corners.max())),
-        solid_angle=np.asarray(solid_angle, np.float32),
-        gap_mask=np.zeros(shape, bool) if gaps is None else np.asarray(gaps).astype(bool),
-        detector_name=str(detector.name),
-        file_format=calibration.file_format,
-        notes=calibration.notes,
-        poni_text=calibration.poni_text,
-        poni_name=path.name,
-        poni_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        integrator=integrator,
-    )
+    about = {
+        "shape": [int(n) for n in shape],
+        "wavelength": float(integrator.wavelength or np.nan) * 1e10,
+        "wavelength_in_file": calibration.wavelength_in_file,
+        "distance": float(integrator.dist),
+        "pixel_size": [float(detector.pixel1), float(detector.pixel2)],
+        "orientation": int(detector.orientation),
+        "two_theta_range": [float(corners.min()), float(corners.max())],
+        "detector_name": str(detector.name),
+        "file_format": calibration.file_format,
+        "notes": calibration.notes,
+        "poni_text": calibration.poni_text,
+    }
+    return {
+        "solid_angle": np.asarray(solid_angle, np.float32),
+        "gap_mask": np.zeros(shape, bool) if gaps is None else np.asarray(gaps).astype(bool),
+        "about": np.frombuffer(json.dumps(about).encode(), np.uint8),
+    }
 
 
 @dataclass(frozen=True)
@@ -188,6 +259,7 @@ class _Calibration:
     file_format: str
     poni_text: str
     notes: tuple[str, ...] = ()
+    wavelength_in_file: float | None = None
 
 
 def _text(path: Path) -> str:
@@ -462,6 +534,11 @@ class Binning:
     def edges(self) -> NDArray[np.float64]:
         """Bin edges, shape (count + 1,)."""
         return np.round(self.low + self.step * np.arange(self.count + 1), 9)
+
+    @property
+    def key(self) -> tuple[str, float, float, int]:
+        """What tells two binnings apart."""
+        return self.unit, float(self.low), float(self.high), int(self.count)
 
     @property
     def pyfai_unit(self) -> str:

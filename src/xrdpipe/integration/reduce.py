@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError
+from xrdpipe.integration.cache import NO_CACHE, ArrayCache, Arrays, Once, digest
 from xrdpipe.integration.geometry import Binning, Geometry
 from xrdpipe.integration.matrix import bin_of_pixel, splitting_matrix
 from xrdpipe.integration.rejection import (
@@ -18,10 +19,13 @@ from xrdpipe.integration.rejection import (
     robust_outliers,
     sigma_clip_outliers,
 )
-from xrdpipe.integration.rings import Rings
+from xrdpipe.integration.rings import SAMPLES, Rings, pixel_reach
 from xrdpipe.masks import without_measurement
 from xrdpipe.schema import SATURATED_FRACTION, FrameFlag, FrameStatus
 from xrdpipe.types import BoolArray
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 MIN_EXCESS_PIXELS = 30
 """Spottiness and excess variance are NaN in bins with fewer pixels (decision 6)."""
@@ -105,8 +109,17 @@ class _Sums:
     pixels: NDArray[np.intp]
 
 
+def saturation_flags(counts: Mapping[str, float]) -> int:
+    """FrameFlag bits that a frame's ``counts`` set."""
+    fraction = counts["n_saturated"] / max(counts["n_valid_pixels"], 1)
+    return int(FrameFlag.SATURATED if fraction > SATURATED_FRACTION else FrameFlag(0))
+
+
 class FrameReducer:
     """Integrate frames of one geometry, mask and binning; thread-safe and immutable.
+
+    The matrix and the rings come from pyFAI or the cache when they are first used: a batch whose
+    tiles are in the cache never needs them.
 
     Parameters
     ----------
@@ -117,6 +130,8 @@ class FrameReducer:
         What ``--mask`` adds, same shape, or None; used by the masked variant only.
     dark, flat
         Same shape, or None.
+    cache
+        Where everything slow is looked up.
     """
 
     def __init__(
@@ -128,18 +143,19 @@ class FrameReducer:
         mask: BoolArray | None = None,
         dark: NDArray[np.float32] | None = None,
         flat: NDArray[np.float32] | None = None,
+        cache: ArrayCache = NO_CACHE,
     ) -> None:
         self.geometry = geometry
         self.binning = binning
         self.settings = settings
-        norm = geometry.polarization(settings.polarization_factor)
-        if settings.solid_angle:
-            norm = norm * geometry.solid_angle
+        self.cache = cache
+        corrections = geometry.key, settings.polarization_factor, settings.solid_angle
+        norm = cache.get("norm", corrections, self._corrections)["norm"]
         self._flat = flat
         if flat is not None:
             norm = norm * flat
-        self._norm = np.asarray(norm, np.float32)
-        self._dark = dark
+        self.pixel_norm = np.asarray(norm, np.float32)
+        self.dark = dark
         dead = geometry.gap_mask if dead is None else geometry.gap_mask | dead
         if flat is not None:  # a pixel whose flat is 0 or no number measures nothing
             dead = dead | ~(np.isfinite(flat) & (flat > 0))
@@ -149,28 +165,99 @@ class FrameReducer:
         self._needs_rejection = settings.reject != "none" and (
             "masked" in settings.variants or settings.spottiness
         )
-        self._matrix: sp.csc_array[Any] = splitting_matrix(geometry, binning, settings.splitting)
-        structure = self._matrix.indices, self._matrix.indptr
-        self._squared = sp.csc_array((self._matrix.data**2, *structure), shape=self._matrix.shape)
-        self._rings: Rings | None = None
-        if self._needs_rejection or settings.spottiness:
-            bins = bin_of_pixel(geometry, binning)
-            self._rings = Rings(bins, binning.count, geometry.shape)
+        self._matrix = Once(self._split)
+        self._squared = Once(self._square)
+        self._bins = Once(self._bin)
+        self._all_rings = Once(self._sort)
         edges = np.radians(binning.two_theta_edges(geometry.wavelength))
         ring = 2 * np.pi * (np.cos(edges[:-1]) - np.cos(edges[1:]))
         solid = geometry.solid_angle.ravel().astype(np.float64) * geometry.reference_solid_angle
-        self._ring_share = solid  # steradian per pixel
-        self._ring = np.where(ring > 0, ring, np.inf)
+        self.pixel_solid_angle = solid  # steradian per pixel
+        self.ring_solid_angle = np.where(ring > 0, ring, np.inf)
+        planes = flat, self.static_valid["unmasked"], self.static_valid["masked"]
+        self.key = digest(corrections, binning.key, settings.splitting, *planes, dark)
+        """Hash of what every frame is integrated with."""
+        self._static = cache.get("static", (self.key,), self._sum_static)
         self._static_sums = {
-            name: self._sums(self._matrix, self._norm.ravel(), solid, good.ravel())
-            for name, good in self.static_valid.items()
+            name: _Sums(*(self._static[f"{name}.{of}"] for of in ("norm", "solid_angle", "pixels")))
+            for name in self.static_valid
         }
+
+    # What is looked up in the cache, and how it is made.
+
+    def _corrections(self) -> Arrays:
+        norm = self.geometry.polarization(self.settings.polarization_factor)
+        return {"norm": norm * self.geometry.solid_angle if self.settings.solid_angle else norm}
+
+    def _split(self) -> sp.csc_array[Any]:
+        return splitting_matrix(self.geometry, self.binning, self.settings.splitting, self.cache)
+
+    def _square(self) -> sp.csc_array[Any]:
+        matrix = self.matrix
+        return type(matrix)((matrix.data**2, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+    def _bin(self) -> Arrays:
+        def build() -> Arrays:
+            bins = bin_of_pixel(self.geometry, self.binning)
+            reach = pixel_reach(bins.reshape(self.geometry.shape))
+            return {"bins": bins.astype(np.int32), "reach": np.asarray(reach)}
+
+        return self.cache.get("bins", (self.geometry.key, *self.binning.key), build)
+
+    def _sort(self) -> Rings:
+        usable = self.static_valid["masked"].ravel()
+        return Rings(self.bin_of_pixel(), self.binning.count, self.geometry.shape, usable, SAMPLES)
+
+    def _sum_static(self) -> Arrays:
+        found: Arrays = {}
+        for name, plane in self.static_valid.items():
+            good = plane.ravel()
+            sums = self._sums(self.matrix, self.pixel_norm.ravel(), self.pixel_solid_angle, good)
+            found |= {f"{name}.{of}": array for of, array in vars(sums).items()}
+            found[f"{name}.count"] = self.matrix @ good.astype(np.float64)
+        return found
+
+    @property
+    def _by_pyfai(self) -> bool:
+        return self.settings.engine == "pyfai" or self.settings.error_model == "azimuthal"
+
+    @property
+    def matrix(self) -> sp.csc_array[Any]:
+        """The splitting matrix of pyFAI, shape (bins, pixels)."""
+        return self._matrix()
+
+    @property
+    def _rings(self) -> Rings | None:
+        """The rings, where anything is done along them."""
+        if self._needs_rejection or self.settings.spottiness:
+            return self._all_rings()
+        return None
+
+    def load(self) -> None:
+        """Make now, in this thread, what :meth:`reduce` would make in the first that needs it."""
+        self._squared()
+        _ = self._rings
+        if self._by_pyfai:
+            _ = self.geometry.integrator
 
     def static_norm(self, variant: str) -> NDArray[np.float32]:
         """Pixels per bin (pyFAI's ``count``) of the static mask, shape (bins,)."""
-        return np.asarray(
-            self._matrix @ self.static_valid[variant].ravel().astype(np.float64), np.float32
-        )
+        return np.asarray(self._static[f"{variant}.count"], np.float32)
+
+    def bin_of_pixel(self) -> NDArray[np.intp]:
+        """Bin of each pixel centre (no splitting), shape (pixels,); −1 outside all bins."""
+        return self._bins()["bins"].astype(np.intp)
+
+    @property
+    def sampled(self) -> NDArray[np.intp]:
+        """Pixels that the statistics of rings are taken of, bin by bin."""
+        assert self._rings is not None
+        return self._rings.sampled
+
+    @property
+    def reach(self) -> int:
+        """Bins within half a pixel."""
+        return int(self._bins()["reach"])
 
     def reduce(
         self, image: NDArray[Any], scale: float = 1.0, sentinels: tuple[float, ...] = ()
@@ -214,9 +301,7 @@ class FrameReducer:
             "sum": float(frame.raw.sum(dtype=np.float64)),
             "max": float(frame.raw.max()),
         }
-        saturated_fraction = counts["n_saturated"] / max(n_valid, 1)
-        flags = FrameFlag.SATURATED if saturated_fraction > SATURATED_FRACTION else FrameFlag(0)
-        return ReducedFrame(rows, counts, int(flags))
+        return ReducedFrame(rows, counts, saturation_flags(counts))
 
     def sentinel_pixels(self, image: NDArray[Any]) -> BoolArray:
         """Pixels of this frame whose raw value says 'no measurement' (decision 1)."""
@@ -238,8 +323,8 @@ class FrameReducer:
         raw = np.where(valid["unmasked"], image, 0).astype(np.float32)
         return _Frame(
             raw=raw,
-            signal=raw if self._dark is None else raw - self._dark,
-            norm=self._norm if scale == 1.0 else self._norm * np.float32(scale),
+            signal=raw if self.dark is None else raw - self.dark,
+            norm=self.pixel_norm if scale == 1.0 else self.pixel_norm * np.float32(scale),
             scale=scale,
             valid=valid,
             invalid=invalid,
@@ -288,17 +373,17 @@ class FrameReducer:
         settings = self.settings
         good = kept.ravel()
         sums = self._dynamic_sums(static, good)
-        if settings.engine == "pyfai" or settings.error_model == "azimuthal":
+        if self._by_pyfai:
             intensity, errors = self._integrate_by_pyfai(frame, kept)
         else:
             intensity, norm = self._mean(frame, good, sums)
             errors = None
             if settings.error_model == "poisson" and settings.noise is not None:
                 variance = settings.noise.variance(frame.raw).ravel()
-                errors = np.sqrt(self._squared @ np.where(good, variance, 0.0)) / norm
+                errors = np.sqrt(self._squared() @ np.where(good, variance, 0.0)) / norm
         row = {
             "I": intensity.astype(np.float32),
-            "coverage": np.clip(sums.solid_angle / self._ring, 0, 1).astype(np.float32),
+            "coverage": np.clip(sums.solid_angle / self.ring_solid_angle, 0, 1).astype(np.float32),
         }
         if errors is not None:
             row["I_errors"] = errors.astype(np.float32)
@@ -314,9 +399,9 @@ class FrameReducer:
         if not out.size:
             return whole
         part = self._sums(
-            self._matrix[:, out],
-            self._norm.ravel()[out],
-            self._ring_share[out],
+            self.matrix[:, out],
+            self.pixel_norm.ravel()[out],
+            self.pixel_solid_angle[out],
             np.ones(out.size, bool),
         )
         return _Sums(
@@ -362,7 +447,7 @@ class FrameReducer:
             correctSolidAngle=settings.solid_angle,
             polarization_factor=settings.polarization_factor,
             normalization_factor=frame.scale,
-            dark=self._dark,
+            dark=self.dark,
             flat=self._flat,
             variance=variance,
             error_model="azimuthal" if model == "azimuthal" else None,
@@ -394,7 +479,7 @@ class FrameReducer:
         """Mean per pixel over ``good`` pixels, and its denominators; NaN without pixels."""
         norm = np.where(sums.pixels > 0, sums.norm * frame.scale, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return (self._matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm, norm
+            return (self.matrix @ np.where(good, frame.signal.ravel(), 0.0)) / norm, norm
 
     def _plain_mean(self, frame: _Frame, kept: BoolArray) -> NDArray[np.float32]:
         """Mean over a part of the masked variant's pixels, as stored."""

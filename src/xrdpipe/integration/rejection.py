@@ -7,12 +7,12 @@ the variants are then integrated with the same splitting (decision 5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
-from xrdpipe.integration.rings import Rings
+from xrdpipe.integration.rings import AzimuthalStatistics, Rings
 from xrdpipe.masks import with_halo
 from xrdpipe.types import BoolArray
 
@@ -29,6 +29,9 @@ skewed, and its bright side is powder, not outliers; beyond, it is spots that wi
 MAX_OUTLYING = 0.25
 """A bin with a larger fraction beyond the threshold is a shadow's edge, not a ring with spots:
 nothing in it is clipped."""
+
+CLIP_CYCLES = 5
+"""How often ``sigma-clip`` clips at most."""
 
 HOT_FACTOR = 3.0
 """An isolated hot pixel exceeds all its neighbours by this factor: no point spread does."""
@@ -67,7 +70,7 @@ def isolated_hot_pixels(
 
     def limit(floor: NDArray[np.float32]) -> NDArray[np.float32]:
         sigma = np.sqrt(noise.variance(floor))
-        return np.asarray(floor + threshold * sigma + _skew(threshold) * noise.gain, np.float32)
+        return np.asarray(floor + threshold * sigma + skewness(threshold) * noise.gain, np.float32)
 
     # Few pixels exceed their left and right neighbours by the factor; only those are looked at.
     suspect = shown > limit(np.zeros(1, np.float32))
@@ -132,32 +135,25 @@ def robust_outliers(
     flat_valid = valid.ravel()
     flat_norm = np.where(norm > 0, norm, 1).ravel().astype(np.float32)
     value = image.ravel() / flat_norm
-    statistics = rings.statistics(value, flat_valid & ~saturated.ravel())
-    size = 2 * rings.reach + 1
-    filled = statistics.pixels > 0
-    widths = np.maximum(
-        statistics.lower, np.minimum(statistics.upper, SKEW_LIMIT * statistics.lower)
-    )
-    centre = maximum_filter1d(np.where(filled, statistics.centre, -np.inf), size)
-    width = maximum_filter1d(np.where(filled, widths, 0), size)
-    judged = statistics.pixels >= MIN_PIXELS
+    measured = flat_valid & ~saturated.ravel()
+    statistics = rings.statistics(value, measured)
+    centre, width, judged = ring_limits(statistics, rings.reach)
+    top = float(flat_norm.max(initial=1e-6))
+    fewest, _ = _counting_width(np.where(judged, centre, 0), top, threshold, noise)
 
     # Exact limits are computed only for pixels above the lowest limit that their bin can have:
     # two widths, or two counting widths at the largest normalisation.
-    top = float(flat_norm.max(initial=1e-6))
-    expected = np.maximum(np.where(judged, centre, 0), 0) * top
-    fewest = np.sqrt(noise.variance(expected.astype(np.float32))) / top
     lowest = centre + 0.999 * GROWTH_THRESHOLD * np.maximum(width, fewest)
     lowest = np.append(np.where(judged, lowest, np.inf), np.inf).astype(np.float32)
     at = np.flatnonzero(flat_valid & (value > lowest[rings.bins]))  # bin −1 is the last entry
     where = rings.bins[at]
     pixel_norm = flat_norm[at]
     counting = np.sqrt(noise.variance(np.maximum(centre[where], 0) * pixel_norm)) / pixel_norm
-    skew = _skew(threshold) * noise.gain / pixel_norm
+    skew = skewness(threshold) * noise.gain / pixel_norm
     excess = value[at] - centre[where]
     beyond = excess > np.maximum(threshold * width[where], threshold * counting + skew)
     outlying = np.bincount(where[beyond], minlength=rings.count)
-    clipped = (outlying <= MAX_OUTLYING * statistics.pixels)[where]
+    clipped = (outlying <= MAX_OUTLYING * rings.pixels(measured))[where]
     rejected = isolated_hot_pixels(image, valid, threshold, noise)
     rejected.ravel()[at[beyond & clipped]] = True
     weak = np.zeros(image.shape, bool)
@@ -170,6 +166,63 @@ def robust_outliers(
     return np.asarray(rejected & valid, bool)
 
 
+def ring_limits(
+    statistics: AzimuthalStatistics, reach: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], BoolArray]:
+    """Centre and width that a bin's pixels are compared with, and whether they are at all.
+
+    Parameters
+    ----------
+    statistics
+        Shape (…, bins).
+    reach
+        Bins within half a pixel, over which both are the largest.
+    """
+    from scipy.ndimage import maximum_filter1d  # late: it takes a tenth of the time to start
+
+    size = 2 * reach + 1
+    filled = statistics.pixels > 0
+    widths = np.maximum(
+        statistics.lower, np.minimum(statistics.upper, SKEW_LIMIT * statistics.lower)
+    )
+    centre = maximum_filter1d(np.where(filled, statistics.centre, -np.inf), size)
+    width = maximum_filter1d(np.where(filled, widths, 0), size)
+    return centre, width, statistics.pixels >= MIN_PIXELS
+
+
+def lowest_outlier(
+    centre: NDArray[np.float32],
+    width: NDArray[np.float32],
+    judged: BoolArray,
+    top: float | NDArray[np.float64],
+    threshold: float,
+    noise: PixelNoise,
+) -> NDArray[np.float32]:
+    """No outlier of a bin is lower, whatever its normalisation up to ``top``; shape (…, bins)."""
+    counting, skew = _counting_width(np.where(judged, centre, 0), top, threshold, noise)
+    beyond = np.maximum(threshold * width, threshold * counting + skew)
+    lowest = np.where(judged, centre, 0) + 0.999 * beyond
+    return np.where(judged, lowest, np.inf).astype(np.float32)
+
+
+def _counting_width(
+    centre: NDArray[np.float32],
+    top: float | NDArray[np.float64],
+    threshold: float,
+    noise: PixelNoise,
+) -> tuple[NDArray[np.floating[Any]], float | NDArray[np.float64]]:
+    """Smallest counting width, and skewness term, for normalisations up to ``top``."""
+    expected = (np.maximum(centre, 0) * top).astype(np.float32)
+    return np.sqrt(noise.variance(expected)) / top, skewness(threshold) * noise.gain / top
+
+
+def hot_pixel_limit(threshold: float, noise: PixelNoise) -> float:
+    """No isolated hot pixel has a lower signal."""
+    none = np.zeros(1, np.float32)
+    limit = none + threshold * np.sqrt(noise.variance(none)) + skewness(threshold) * noise.gain
+    return float(limit.astype(np.float32)[0])
+
+
 def sigma_clip_outliers(
     image: NDArray[np.float32],
     norm: NDArray[np.float32],
@@ -177,7 +230,7 @@ def sigma_clip_outliers(
     rings: Rings,
     valid: BoolArray,
     threshold: float,
-    cycles: int = 5,
+    cycles: int = CLIP_CYCLES,
 ) -> BoolArray:
     """Reproduce the decisions of pyFAI's ``sigma_clip`` without pixel splitting.
 
@@ -254,7 +307,7 @@ def _running_square(
     return np.where(keep & ~alone, product, 0.0)
 
 
-def _skew(threshold: float) -> float:
+def skewness(threshold: float) -> float:
     """Cornish-Fisher skewness term of a Poisson quantile, in counts."""
     return (threshold**2 - 1) / 6
 

@@ -30,7 +30,7 @@ def examine() -> tuple[str, bool]:
         except (ImportError, PackageNotFoundError) as error:
             healthy = False
             lines.append(f"  MISSING  {name}: {error}; reinstall with 'pip install xrdpipe'")
-    for check in (_filters, _models, _device, _scratch):
+    for check in (_filters, _integration, _cache, _models, _device, _scratch):
         try:
             lines.append(f"  ok       {check()}")
         except Exception as error:  # whatever is wrong here is what the report is for
@@ -50,6 +50,20 @@ def _filters() -> str:
     if absent:
         raise RuntimeError(f"{', '.join(absent)} cannot be read; reinstall hdf5plugin")
     return f"decompression filters: {', '.join(names)}"
+
+
+def _integration() -> str:
+    """How frames are integrated."""
+    from xrdpipe.integration.compiled import describe
+
+    return f"integration: {describe()}"
+
+
+def _cache() -> str:
+    """Cache of geometries and matrices."""
+    from xrdpipe.integration.cache import describe_cache
+
+    return describe_cache()
 
 
 def _models() -> str:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +22,28 @@ from xrdpipe.frames.dead import (
     oriented,
     pixel_kind,
     pixel_mask_reasons,
-    sentinels_of,
 )
+from xrdpipe.integration.batch import BatchReducer, unsuited
+from xrdpipe.integration.cache import NO_CACHE, open_cache
+from xrdpipe.integration.compiled import describe as describe_kernel
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
-from xrdpipe.integration.reduce import FrameReducer, ReducedFrame, ReductionSettings
+from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
 from xrdpipe.integration.rejection import POISSON, PixelNoise
 from xrdpipe.masks import describe_masks, without_measurement
 from xrdpipe.scan import one_per_frame
 from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
 from xrdpipe.stages.normalisation import Normalisation, load_normalisation
+from xrdpipe.stages.reduction import Job, columns_of, read_pixels, reduced_blocks
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
-from xrdpipe.store.parts import Column, PartFolder, Rows
+from xrdpipe.store.parts import PartFolder
 from xrdpipe.store.patterns import (
-    COUNTS,
     KEY_PATH,
     PatternsHeader,
     Positioner,
     write_patterns,
 )
 from xrdpipe.types import FrameSource, Mask, Outcome, Progress
-
-BLOCK_ROWS = 64
-"""Frames per block of resumable state; at 1 Mpixel about 5 s of work on one core."""
 
 DISAGREEMENT = 1e-3
 """Two wavelengths that differ by more than this fraction are reported."""
@@ -57,22 +54,19 @@ DISTANCE_DISAGREEMENT = 0.05
 USUAL_FLAT = (0.1, 10.0)
 """A flat field is about 1; one whose median lies outside scales the intensities."""
 
-NOT_IN_KEY = ("output", "restart", "threads", "frames", "poni", "mask", "dark", "flat")
+NOT_IN_KEY = (
+    "output",
+    "restart",
+    "threads",
+    "cache",
+    "device",
+    "frames",
+    "poni",
+    "mask",
+    "dark",
+    "flat",
+)
 """Options that do not change the numbers, or whose content is hashed instead of the path."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Everything decided before the first frame is integrated."""
-
-    config: IntegrateConfig
-    source: FrameSource
-    geometry: Geometry
-    binning: Binning
-    kind: PixelKind
-    reducer: FrameReducer
-    normalisation: Normalisation
-    header: PatternsHeader
 
 
 def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
@@ -94,15 +88,15 @@ def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
         return Outcome(output, 0, f"{output}: already done.")
     n_rows = len(job.source.records)
-    parts = PartFolder(output, _columns(job))
+    parts = PartFolder(output, columns_of(job))
     done = parts.begin(job.header.key, config.restart)
     waiting = np.setdiff1d(np.arange(n_rows), done)
     if done.size:
         progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
     progress.start("integrate", n_rows)
     progress.advance(int(done.size))
-    for rows in _blocks_of(waiting):
-        parts.append(int(rows[0]), _integrate_rows(job, rows, progress))
+    for first, block in reduced_blocks(job, waiting, progress):
+        parts.append(first, block)
     progress.done()
     temporary = parts.folder / "final.h5"
     write_patterns(temporary, job.header, parts.blocks())
@@ -113,12 +107,17 @@ def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
 
 def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     """Open everything, decide the pixels, build the matrix; raises before work starts."""
+    cache = open_cache(progress.note) if config.cache else NO_CACHE
     source = open_frames(config.frames)
     progress.note(f"frames: {source.kind}")
     first = first_frame(source)
     shape = oriented(first, config.flip, config.rotate).shape
     geometry = load_geometry(
-        config.poni, (int(shape[0]), int(shape[1])), config.wavelength, source.detector.wavelength
+        config.poni,
+        (int(shape[0]), int(shape[1])),
+        config.wavelength,
+        source.detector.wavelength,
+        cache=cache,
     )
     for note in geometry.notes:
         progress.note(note)
@@ -145,11 +144,13 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
     settings = _settings(config, kind, progress)
     dead = _file_mask(source, geometry, config)
     planes = {name: correction.plane for name, correction in corrections.items()}
-    reducer = FrameReducer(
-        geometry, binning, settings, dead, None if masked is None else masked.pixels, **planes
-    )
+    mask = None if masked is None else masked.pixels
+    reducer = FrameReducer(geometry, binning, settings, dead, mask, **planes, cache=cache)
     _check_pixels_left(reducer, config)
+    batch, path = _batch_reducer(reducer, source, first, kind, config, progress)
+    progress.note(f"integration: {path}")
     parameters = _parameters(config, source, geometry, binning, kind, corrections)
+    parameters["integration_path"] = path
     header = _header(
         config,
         source,
@@ -168,7 +169,35 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
         f"{'degrees' if binning.unit == '2theta' else '1/angstrom'}, {config.splitting} splitting, "
         f"wavelength {geometry.wavelength:.6g} Å"
     )
-    return Job(config, source, geometry, binning, kind, reducer, normalisation, header)
+    return Job(config, source, geometry, binning, kind, reducer, batch, normalisation, header)
+
+
+def _batch_reducer(
+    reducer: FrameReducer,
+    source: FrameSource,
+    first: NDArray[Any],
+    kind: PixelKind,
+    config: IntegrateConfig,
+    progress: Progress,
+) -> tuple[BatchReducer | None, str]:
+    """The compiled path or an accelerator if it can do this, and which way is taken."""
+    turned = config.flip != "none" or config.rotate != 0
+    device = "cuda" if config.device == "cuda" else "cpu"
+    why_not = unsuited(reducer, first.dtype, device)
+    if why_not and device != "cpu":
+        progress.note(f"frames are integrated on the processor: {why_not}")
+        device = "cpu"
+        why_not = unsuited(reducer, first.dtype)
+    if not why_not and turned and config.reject == "sigma-clip":
+        why_not = "sigma clipping depends on the order of pixels, which the flip changes"
+    if why_not:
+        reducer.load()
+        return None, f"frame by frame ({why_not})"
+    stored = None
+    if turned:
+        stored = oriented(np.arange(first.size).reshape(first.shape), config.flip, config.rotate)
+    batch = BatchReducer(reducer, first.dtype, stored, first.shape[1], kind.watched, device)
+    return batch, describe_kernel() if device == "cpu" else f"torch on {device}"
 
 
 def first_frame(source: FrameSource) -> NDArray[Any]:
@@ -185,7 +214,7 @@ def first_frame(source: FrameSource) -> NDArray[Any]:
             reason = reason or record.reason
             continue
         try:
-            return source.read(row).image
+            return read_pixels(source, row)
         except FrameError as error:
             reason = reason or error.reason
     raise InputError(f"none of the frames of {source.name} can be read; the first: {reason}.")
@@ -504,90 +533,6 @@ def _without_folder(reference: str) -> str:
     """A mask's own name: where it lies changes no number."""
     file, separator, dataset = reference.partition("::")
     return os.path.basename(file) + separator + dataset  # noqa: PTH119 - no path for built-in ones
-
-
-def _columns(job: Job) -> dict[str, Column]:
-    bins = (job.binning.count,)
-    columns = {
-        f"{variant}.{signal}": Column("<f4", bins)
-        for variant in job.header.variants
-        for signal in job.header.signals
-    }
-    columns |= {name: Column("<f8") for name in COUNTS}
-    columns |= {"status": Column("|u1"), "flags": Column("<u2"), "reason": Column("S256")}
-    return columns
-
-
-def _blocks_of(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Consecutive rows, at most BLOCK_ROWS together, within aligned blocks."""
-    if not rows.size:
-        return
-    breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % BLOCK_ROWS == 0)) + 1
-    yield from np.split(rows, breaks)
-
-
-def _integrate_rows(job: Job, rows: NDArray[np.intp], progress: Progress) -> Rows:
-    """Integrate some rows in threads; memory holds two frames per thread, no more."""
-    columns = _columns(job)
-    block: Rows = {
-        name: np.zeros((rows.size, *column.shape), np.dtype(column.dtype))
-        for name, column in columns.items()
-    }
-    for name in block:
-        if "." in name:
-            block[name][...] = np.nan
-    threads = job.config.threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        queue: deque[tuple[int, Future[tuple[ReducedFrame | None, int, int, str]]]]
-        queue = deque()
-        for place, row in enumerate(rows):
-            queue.append((place, pool.submit(_one_frame, job, int(row))))
-            if len(queue) >= 2 * threads:
-                _collect(block, *queue.popleft(), progress)
-        while queue:
-            _collect(block, *queue.popleft(), progress)
-    return block
-
-
-def _one_frame(job: Job, row: int) -> tuple[ReducedFrame | None, int, int, str]:
-    """(result, status, flags, reason) of one frame; a bad frame never raises."""
-    flags = FrameFlag.SENTINEL_SUSPECT if job.kind.suspect else FrameFlag(0)
-    record = job.source.records[row]
-    try:
-        if record.problem:
-            raise FrameError(record.problem, record.reason)
-        image = job.source.read(row).image
-        sentinels, suspect = sentinels_of(image, job.kind)
-        if suspect:
-            flags |= FrameFlag.SENTINEL_SUSPECT
-        flags |= job.normalisation.flags(row)
-        divisor = job.normalisation.divisor(row)
-        image = oriented(image, job.config.flip, job.config.rotate)
-        reduced = job.reducer.reduce(image, divisor, sentinels)
-    except FrameError as error:
-        file = record.file.partition("::")[0]
-        reason = error.reason if file in error.reason else f"{record.file}: {error.reason}"
-        return None, error.status, int(flags), reason
-    return reduced, FrameStatus.OK, int(flags) | reduced.flags, ""
-
-
-def _collect(
-    block: Rows,
-    place: int,
-    future: Future[tuple[ReducedFrame | None, int, int, str]],
-    progress: Progress,
-) -> None:
-    reduced, status, flags, reason = future.result()
-    block["status"][place] = status
-    block["flags"][place] = flags
-    block["reason"][place] = reason.encode()[:256].decode(errors="ignore").encode()
-    if reduced is not None:
-        for name, value in reduced.counts.items():
-            block[name][place] = value
-        for variant, row in reduced.rows.items():
-            for signal, values in row.items():
-                block[f"{variant}.{signal}"][place] = values
-    progress.advance(1)
 
 
 def _summary(output: Path, parts: PartFolder) -> tuple[str, int]:

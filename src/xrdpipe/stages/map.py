@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,14 +14,15 @@ from xrdpipe.channels import OPTIONAL
 from xrdpipe.config import IntegrateConfig, MapConfig
 from xrdpipe.errors import InputError, OptionError
 from xrdpipe.frames import open_frames
+from xrdpipe.integration.cache import NO_CACHE, open_cache
 from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.maps import PhaseMap, assemble
-from xrdpipe.nn.inference import Model, load_model, prior_shift
 from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256, read_card
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
+from xrdpipe.stages.ahead import import_ahead
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.scans import positions_identity, resolve_scan
 from xrdpipe.stages.versions import software_versions
@@ -30,10 +31,23 @@ from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
 from xrdpipe.types import FloatArray, Outcome, Predictions, Progress
 
+if TYPE_CHECKING:
+    from xrdpipe.nn.inference import Model
+
 BOTH = "both"
 """As input: masked and unmasked patterns, each by itself, then together."""
 
-NOT_IN_KEY = ("output", "restart", "threads", "patterns", "png", "model", "poni", "positions")
+NOT_IN_KEY = (
+    "output",
+    "restart",
+    "threads",
+    "cache",
+    "patterns",
+    "png",
+    "model",
+    "poni",
+    "positions",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +75,8 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
     output = config.output or Path("map.h5")
     folder = find_model(config.model)
     patterns = _patterns_path(config, output, read_card(folder), progress)
+    from xrdpipe.nn.inference import load_model
+
     both = config.variant == BOTH
     with PatternsFile(patterns, "masked" if both else config.variant) as source:
         variant = BOTH if both else source.variant
@@ -121,6 +137,8 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
 
 def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
+    from xrdpipe.nn.inference import prior_shift
+
     n_phases = len(decision.card.phases)
     probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
     spread = np.full_like(probability, np.nan)
@@ -193,7 +211,8 @@ def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: P
         if path.is_dir():
             raise InputError(f"{path} is a folder; to map frames, give --poni.")
         return path
-    _check_before_integrating(config, card)
+    _check_before_integrating(config, card, progress)
+    import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
     stem = output.stem.removesuffix("_map")
     path = output.with_name(f"{stem}_patterns.h5")
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
@@ -215,14 +234,18 @@ def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: P
     return path
 
 
-def _check_before_integrating(config: MapConfig, card: ModelCard) -> None:
+def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
     """Refuse a scan or geometry that cannot give a map before hours of integration."""
     source = open_frames(config.patterns)
     resolve_scan(config, source)
     assert config.poni is not None
     rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
     geometry = load_geometry(
-        config.poni, (rows, columns), config.wavelength, source.detector.wavelength
+        config.poni,
+        (rows, columns),
+        config.wavelength,
+        source.detector.wavelength,
+        cache=open_cache(progress.note) if config.cache else NO_CACHE,
     )
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
     check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
