@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from xrdpipe.errors import EnvironmentProblemError
@@ -24,6 +23,7 @@ from xrdpipe.integration.compiled import (
 )
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
     from torch import Tensor
 
 
