@@ -35,6 +35,7 @@ LAYERS = [
     {"store", "pictures", "training_pictures"},
     {"stages"},
     {"pipeline"},
+    {"cluster", "cluster_worker", "shards"},
     {"cli"},
 ]
 
@@ -49,6 +50,9 @@ OWNERS = {
     "rich": {"cli"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file
     "hdf5plugin": {"frames", "stages"},
+    "dask": {"cluster"},
+    "distributed": {"cluster", "cluster_worker"},
+    "dask_jobqueue": {"cluster"},
 }
 
 

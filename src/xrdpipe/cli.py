@@ -8,10 +8,11 @@ import signal
 import sys
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -28,6 +29,9 @@ from xrdpipe.errors import (
 )
 from xrdpipe.stages import run_stage
 from xrdpipe.types import Outcome, Progress
+
+if TYPE_CHECKING:
+    from xrdpipe.stages.reduction import Execution
 
 app = typer.Typer(
     name="xrdpipe",
@@ -273,12 +277,13 @@ def _command(name: str, kind: type[config.Config]) -> Callable[..., None]:
     """Build the function typer calls for one stage."""
     definitions = config.fields(kind)
 
-    def command(log_json: bool = False, **values: Any) -> None:
+    def command(log_json: bool = False, scheduler: str | None = None, **values: Any) -> None:
         given = {key: value for key, value in values.items() if value not in (None, [], ())}
 
         def work(progress: Progress) -> Outcome:
             settings = kind.from_mapping(given)
-            return run_stage(name, settings, progress)
+            with _on_cluster(scheduler) as execution:
+                return run_stage(name, settings, progress, execution)
 
         _carry_out(log_json, work)
 
@@ -293,12 +298,44 @@ def _command(name: str, kind: type[config.Config]) -> Callable[..., None]:
                 default=default,
             )
         )
+    if name in ("integrate", "map"):
+        parameters.append(_SCHEDULER_PARAMETER)
     parameters.append(_LOG_JSON)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__name__ = name
     command.__doc__ = f"{inspect.getdoc(kind)}\n\nExample: {EXAMPLES[name]}"
     return command
 
+
+@contextmanager
+def _on_cluster(
+    scheduler: str | None, options: config.ClusterConfig | None = None
+) -> Iterator[Execution | None]:
+    """Where frames are integrated if a scheduler is named; None: here."""
+    if scheduler is None:
+        yield None
+        return
+    from xrdpipe.cluster import ClusterExecution
+
+    with ClusterExecution(scheduler, options) as cluster:
+        yield cluster.execution
+
+
+_Scheduler = typing.Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Integrate frames on the workers of a Dask cluster: local or local:N processes of "
+        "this machine, tcp://HOST:PORT of a running scheduler, or slurm (see [cluster] of a "
+        "pipeline file).",
+        metavar="local[:N]|tcp://HOST:PORT|slurm",
+        show_default=False,
+    ),
+]
+
+_SCHEDULER_PARAMETER = inspect.Parameter(
+    "scheduler", inspect.Parameter.KEYWORD_ONLY, annotation=_Scheduler, default=None
+)
 
 _LOG_JSON = inspect.Parameter(
     "log_json",
@@ -332,6 +369,16 @@ def run_pipeline(
     check: typing.Annotated[
         bool, typer.Option("--check", help="Check the file and every option; run nothing.")
     ] = False,
+    scheduler: _Scheduler = None,
+    shard: typing.Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            help="Integrate only the I-th of N shares of the frames, for job arrays; "
+            "'xrdpipe merge' completes the pipeline.",
+            metavar="I/N",
+        ),
+    ] = None,
     log_json: typing.Annotated[
         bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
     ] = False,
@@ -342,7 +389,7 @@ def run_pipeline(
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.pipeline import load_pipeline, run_steps
+        from xrdpipe.pipeline import cluster_options, load_pipeline, run_steps
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
@@ -350,7 +397,55 @@ def run_pipeline(
         if check:
             names = ", ".join(step.name for step in steps)
             return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
-        return run_steps(steps, progress)
+        if shard is not None:
+            from xrdpipe.shards import run_shard
+
+            if restart or scheduler:
+                raise OptionError(
+                    f"--shard and {'--restart' if restart else '--scheduler'} exclude each other: "
+                    "shards share the work that is there, each with the cores of its own process."
+                )
+            return run_shard(steps, shard, progress)
+        options = cluster_options(pipeline, tuple(set_ or ()))
+        with _on_cluster(scheduler, options) as execution:
+            return run_steps(steps, progress, execution)
+
+    _carry_out(log_json, work)
+
+
+@app.command("merge")
+def merge(
+    target: typing.Annotated[
+        str,
+        typer.Argument(
+            help="Pipeline file or name, as given to 'run --shard'; or the patterns file whose "
+            "shards are done.",
+            metavar="FILE",
+        ),
+    ],
+    set_: typing.Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change one option, as for the shards.", metavar="STEP.KEY=VALUE"
+        ),
+    ] = None,
+    log_json: typing.Annotated[
+        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
+    ] = False,
+) -> None:
+    """Complete a pipeline whose frames were integrated by 'run --shard'.
+
+    Example: xrdpipe merge pipeline.toml
+    """
+
+    def work(progress: Progress) -> Outcome:
+        from xrdpipe.shards import merge_output, merge_pipeline
+
+        if Path(target).suffix in (".h5", ".part"):
+            if set_:
+                raise OptionError("--set belongs to a pipeline; the shards left theirs complete.")
+            return merge_output(Path(target), progress)
+        return merge_pipeline(target, tuple(set_ or ()), progress)
 
     _carry_out(log_json, work)
 
@@ -392,7 +487,7 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``xrdpipe`` command."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    known = [*config.STAGES, "run", "doctor"]
+    known = [*config.STAGES, "run", "merge", "doctor"]
     if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
         nearest = did_you_mean(arguments[0], known)
         print(f"xrdpipe: unknown command '{arguments[0]}'.{nearest}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -163,6 +164,13 @@ def _parse_left_polarization(value: Any) -> float | str:
         return float(text)
     except ValueError as error:
         raise OptionError(f"'{value}' is neither a number, 'none' nor 'auto'.") from error
+
+
+def _parse_word(value: Any) -> str | None:
+    """Letters, digits and ``.,:+-_`` only: the value becomes a line of a batch script."""
+    if value is None or re.fullmatch(r"[\w.,:+-]+", str(value)):
+        return None if value is None else str(value)
+    raise OptionError(f"{value!r} has characters other than letters, digits and . , : + - _.")
 
 
 # --- option groups ---------------------------------------------------------------------------
@@ -882,6 +890,26 @@ class ValidateConfig(Config):
     """Check that a file is what it claims to be."""
 
     file: Path = option("Patterns, map, model folder or truth file.", argument=True, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class ClusterConfig(Config):
+    """What one SLURM job of ``--scheduler slurm`` asks for: ``[cluster]`` of a pipeline file.
+
+    What is not given comes from Dask's own configuration files (``jobqueue.slurm``). Scripts that
+    run in a job are theirs alone to name: a pipeline file from somebody else runs no command.
+    """
+
+    jobs: int = option("SLURM jobs to submit.", 1, low=1)
+    cores: int | None = option("Cores of a job.", None, low=1)
+    processes: int | None = option("Worker processes that share the cores of a job.", None, low=1)
+    memory: str | None = option("Memory of a job, '16GB' for example.", None, parse=_parse_word)
+    walltime: str | None = option("Longest time of a job, 'HH:MM:SS'.", None, parse=_parse_word)
+    queue: str | None = option("Partition.", None, parse=_parse_word)
+    account: str | None = option("Account that pays.", None, parse=_parse_word)
+    interface: str | None = option(
+        "Network interface of scheduler and workers, 'ib0' for example.", None, parse=_parse_word
+    )
 
 
 STAGES: dict[str, type[Config]] = {

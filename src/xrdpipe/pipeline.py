@@ -1,7 +1,8 @@
 """Pipelines: a TOML file whose tables are steps, run in order (files are the wires).
 
-``[pipeline]`` may hold ``output``, a folder that every ``{output}`` in the steps stands for.
-A table is a step named after its stage, or has ``stage = "…"``.
+``[pipeline]`` may hold ``output``, a folder that every ``{output}`` in the steps stands for, and
+``[cluster]`` what a batch system is asked for. Every other table is a step named after its stage,
+or has ``stage = "…"``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xrdpipe import config
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
@@ -18,7 +19,16 @@ from xrdpipe.masks import shipped_folder
 from xrdpipe.stages import run_stage
 from xrdpipe.types import Outcome, Progress
 
+if TYPE_CHECKING:
+    from xrdpipe.stages.reduction import Execution
+
 STAGES = {name: kind for name, kind in config.STAGES.items() if name not in ("inspect", "validate")}
+
+CLUSTER = "cluster"
+"""The table that is no step."""
+
+INTEGRATING = ("integrate", "map")
+"""Stages that integrate frames (map: where they are given)."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +57,8 @@ def load_pipeline(
     InputMissingError, InputError, OptionError
         Naming the file, the table and the key.
     """
-    path = find_pipeline(reference)
-    try:
-        tables = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}.") from error
-    for change in changes:
-        _apply(tables, change)
+    path, tables = _read(reference, changes)
+    del tables[CLUSTER]
     head = tables.pop("pipeline", {})
     unknown = set(head) - {"output", "title"}
     if unknown:
@@ -66,6 +71,18 @@ def load_pipeline(
     if not steps:
         raise InputError(f"{path} has no step; expected a table such as [integrate].")
     return steps
+
+
+def cluster_options(reference: str, changes: tuple[str, ...] = ()) -> config.ClusterConfig:
+    """What ``[cluster]`` of a pipeline file asks a batch system for.
+
+    Raises
+    ------
+    OptionError
+        Naming the file and the key.
+    """
+    path, tables = _read(reference, changes)
+    return config.ClusterConfig.from_mapping(tables[CLUSTER], f"{path} [{CLUSTER}]")
 
 
 def find_pipeline(reference: str) -> Path:
@@ -83,16 +100,33 @@ def find_pipeline(reference: str) -> Path:
     )
 
 
-def run_steps(steps: list[Step], progress: Progress) -> Outcome:
-    """Run steps in order; lost frames of any step are added up."""
+def run_steps(steps: list[Step], progress: Progress, execution: Execution | None = None) -> Outcome:
+    """Run steps in order; lost frames of any step are added up.
+
+    ``execution`` says where frames are integrated; None: by the threads of this process.
+    """
     lost, summaries = 0, []
     outcome = Outcome(None)
     for step in steps:
         progress.note(f"── {step.name}")
-        outcome = run_stage(step.stage, step.settings, progress)
+        on = execution if step.stage in INTEGRATING else None
+        outcome = run_stage(step.stage, step.settings, progress, on)
         lost += outcome.lost
         summaries.append(outcome.summary)
     return Outcome(outcome.path, lost, "\n".join(filter(None, summaries)))
+
+
+def _read(reference: str, changes: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+    """The tables of a pipeline file, changes applied; ``[cluster]`` is always there."""
+    path = find_pipeline(reference)
+    try:
+        tables = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from error
+    tables.setdefault(CLUSTER, {})
+    for change in changes:
+        _apply(tables, change)
+    return path, tables
 
 
 def _step(path: Path, name: str, table: Any, output: str, restart: bool) -> Step:

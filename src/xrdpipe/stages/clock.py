@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -25,6 +25,12 @@ class Clock:
         finally:
             spent = time.perf_counter() - begun
             with self._lock:
+                self._seconds[work] += spent
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count what another clock read."""
+        with self._lock:
+            for work, spent in seconds.items():
                 self._seconds[work] += spent
 
     def read(self) -> dict[str, float]:

@@ -35,7 +35,7 @@ from xrdpipe.scan import one_per_frame
 from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
 from xrdpipe.stages.job import Job, columns_of, read_pixels
 from xrdpipe.stages.normalisation import Normalisation, load_normalisation
-from xrdpipe.stages.reduction import Execution
+from xrdpipe.stages.reduction import BLOCK_ROWS, Execution
 from xrdpipe.stages.stopping import stopping
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
@@ -89,13 +89,20 @@ def run(
     """
     progress = progress or Progress()
     execution = execution or Execution()
-    output = config.output or Path("patterns.h5")
+    output = output_of(config)
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
         return Outcome(output, 0, f"{output}: already done.")
-    with PartFolder(output, columns_of(job)) as parts, stopping() as stop:
+    shard = execution.shard
+    writer = "" if shard is None else shard.writer
+    with PartFolder(output, columns_of(job), writer) as parts, stopping() as stop:
         _integrate_missing(job, parts, execution, dataclasses.replace(progress, stopped=stop))
         stop.check(f"the frames integrated so far are kept in {parts.folder}")
+        if shard is not None:
+            n_rows = shard.rows(len(job.source.records), BLOCK_ROWS).size
+            return Outcome(
+                parts.folder, 0, f"{parts.folder}: shard {shard} is done, {n_rows} rows."
+            )
         temporary = parts.folder / "final.h5"
         with job.clock("write"), said_of_disk(output, parts.folder):
             write_patterns(temporary, job.header, parts.blocks())
@@ -105,16 +112,25 @@ def run(
     return Outcome(output, lost, summary)
 
 
+def output_of(config: IntegrateConfig) -> Path:
+    """The file that the patterns go to."""
+    return config.output or Path("patterns.h5")
+
+
 def _integrate_missing(
     job: Job, parts: PartFolder, execution: Execution, progress: Progress
 ) -> None:
     """Integrate the rows that earlier runs left, each block safe on disk before the next."""
     n_rows = len(job.source.records)
     done = parts.begin(job.header.key, job.config.restart)
-    waiting = np.setdiff1d(np.arange(n_rows), done)
-    if done.size:
-        progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
-    progress.start("integrate", n_rows, int(done.size))
+    rows = np.arange(n_rows)
+    if execution.shard is not None:
+        rows = execution.shard.rows(n_rows, BLOCK_ROWS)
+    waiting = np.setdiff1d(rows, done)
+    n_done = rows.size - waiting.size
+    if n_done:
+        progress.note(f"continuing: {n_done} of {rows.size} frames were already integrated")
+    progress.start("integrate", rows.size, n_done)
     for first, block in execution.produce(job, waiting, progress):
         with job.clock("write"):
             parts.append(first, block)

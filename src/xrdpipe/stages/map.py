@@ -75,9 +75,16 @@ def run(
         Path of the map, number of lost pixels with a frame, and a summary.
     """
     progress = progress or Progress()
-    output = config.output or Path("map.h5")
+    output = _output_of(config)
     folder = find_model(config.model)
-    patterns = _patterns_path(config, output, read_card(folder), progress, execution)
+    if config.poni is None:
+        patterns = _patterns_given(config)
+    else:
+        integrated = _integrated(config, read_card(folder), progress, execution)
+        if execution is not None and execution.shard is not None:
+            return integrated
+        progress.note(integrated.summary)
+        patterns = patterns_of(config)
     from xrdpipe.nn.inference import load_model
 
     both = config.variant == BOTH
@@ -202,46 +209,49 @@ def together(masked: Predictions, unmasked: Predictions) -> Predictions:
     )
 
 
-def _patterns_path(
-    config: MapConfig,
-    output: Path,
-    card: ModelCard,
-    progress: Progress,
-    execution: Execution | None,
-) -> Path:
-    """The patterns file: the argument, or what integrating the frames gives."""
-    if config.poni is None:
-        if len(config.patterns) != 1:
-            raise OptionError(
-                f"map takes one patterns file, got {len(config.patterns)}; to map frames, "
-                "give --poni."
-            )
-        path = Path(config.patterns[0])
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; to map frames, give --poni.")
-        return path
+def _output_of(config: MapConfig) -> Path:
+    return config.output or Path("map.h5")
+
+
+def patterns_of(config: MapConfig) -> Path:
+    """The file that patterns integrated for a map go to."""
+    output = _output_of(config)
+    return output.with_name(f"{output.stem.removesuffix('_map')}_patterns.h5")
+
+
+def _patterns_given(config: MapConfig) -> Path:
+    if len(config.patterns) != 1:
+        raise OptionError(
+            f"map takes one patterns file, got {len(config.patterns)}; to map frames, give --poni."
+        )
+    path = Path(config.patterns[0])
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; to map frames, give --poni.")
+    return path
+
+
+def _integrated(
+    config: MapConfig, card: ModelCard, progress: Progress, execution: Execution | None
+) -> Outcome:
+    """Integrate the frames of a map."""
     _check_before_integrating(config, card, progress)
     import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
-    stem = output.stem.removesuffix("_map")
-    path = output.with_name(f"{stem}_patterns.h5")
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
     variant = config.variant or "masked"
     # Where outliers are rejected anyway, what they carried costs little and the model may see it.
     rejecting = variant != "unmasked" and config.reject != "none"
     settings["spottiness"] |= rejecting and "spottiness" in card.channels
-    outcome = integrate.run(
+    return integrate.run(
         IntegrateConfig(
             frames=config.patterns,
-            output=path,
+            output=patterns_of(config),
             variant=variant,
             **settings,
         ),
         progress,
         execution,
     )
-    progress.note(outcome.summary)
-    return path
 
 
 def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xrdpipe.schema import LOST
 from xrdpipe.stages.job import Job, columns_of
 from xrdpipe.stages.outcomes import FrameOutcome, fetch, reduce
+from xrdpipe.stages.shard import Shard
 from xrdpipe.store.parts import Rows
 from xrdpipe.types import Encoded, Progress
 
@@ -81,15 +82,19 @@ def reduced_blocks(job: Job, waiting: NDArray[np.intp], progress: Progress) -> B
 
 @dataclass(frozen=True)
 class Execution:
-    """Where the rows of a job are reduced; changes no number.
+    """Where which rows of a job are reduced; changes no number.
 
     Parameters
     ----------
     produce
         What makes blocks of some rows; by default the threads of this process.
+    shard
+        Reduce this share of the rows only, beside processes that do the others, and write no
+        output; None: all rows, to the end.
     """
 
     produce: Callable[[Job, NDArray[np.intp], Progress], Blocks] = reduced_blocks
+    shard: Shard | None = None
 
 
 def _batches(

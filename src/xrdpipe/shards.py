@@ -1,0 +1,194 @@
+"""A pipeline whose frames are integrated by many processes that know nothing of each other.
+
+Batch systems start them (job arrays): each does a share of the rows and leaves it in the part
+folder of the output. Merging finds all rows there, writes the file, and runs the rest of the
+pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrdpipe.config import STAGES, IntegrateConfig, MapConfig
+from xrdpipe.errors import EnvironmentProblemError, InputError, InputMissingError
+from xrdpipe.pipeline import Step, load_pipeline, run_steps
+from xrdpipe.stages import integrate, run_stage
+from xrdpipe.stages import map as map_stage
+from xrdpipe.stages.job import Job
+from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, Execution
+from xrdpipe.stages.shard import WRITER, Shard
+from xrdpipe.store.parts import part_folder
+from xrdpipe.types import Outcome, Progress
+
+STEPS = "steps.json"
+"""In the part folder: the pipeline that a merge completes."""
+
+LAST_FILE = {"simulate": "simulate.json", "train": "model.json"}
+"""Stages whose output is a folder: the file that is written last."""
+
+
+def run_shard(steps: list[Step], share: str, progress: Progress) -> Outcome:
+    """Integrate a share of the frames of every step that integrates; the other steps are left out.
+
+    Raises
+    ------
+    OptionError
+        If ``share`` is none, such as ``3/8``.
+    InputError
+        If no step integrates frames, or a step before has not been run: many processes that run
+        it at once would be in each other's way.
+    """
+    shard = Shard.parse(share)
+    places = [place for place, step in enumerate(steps) if integrated_file(step) is not None]
+    if not places:
+        raise InputError(
+            "no step of the pipeline integrates frames, so there is nothing to share; run it "
+            "without --shard."
+        )
+    for step in steps[: places[0]]:
+        _check_done(step)
+    outcomes = []
+    for place in places:
+        step = steps[place]
+        progress.note(f"── {step.name}, shard {shard}")
+        outcomes.append(run_stage(step.stage, step.settings, progress, Execution(shard=shard)))
+        output = integrated_file(step)
+        assert output is not None
+        _record(output, steps)
+    summary = "\n".join(outcome.summary for outcome in outcomes)
+    return Outcome(outcomes[-1].path, 0, summary)
+
+
+def merge_pipeline(reference: str, changes: tuple[str, ...], progress: Progress) -> Outcome:
+    """Complete a pipeline whose frames were integrated in shards.
+
+    Raises
+    ------
+    EnvironmentProblemError
+        If rows are missing: names the shards to run again.
+    """
+    return _merge(load_pipeline(reference, changes), progress)
+
+
+def merge_output(output: Path, progress: Progress) -> Outcome:
+    """The same from the part folder, which the shards left their pipeline in.
+
+    Raises
+    ------
+    InputMissingError, InputError
+        If there is no such folder, or it is not from shards.
+    """
+    folder = output if output.suffix == ".part" else part_folder(output)
+    note = folder / STEPS
+    if not folder.is_dir():
+        done = f"{output} is there already" if output.is_file() else f"there is no {folder}"
+        raise InputMissingError(f"nothing to merge: {done}.")
+    try:
+        recorded = json.loads(note.read_text())
+        steps = [_step_of(entry, f"{note}") for entry in recorded["steps"]]
+        origin = Path(recorded["folder"])
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} holds no finished shard of a pipeline ({STEPS} is missing); give merge the "
+            "pipeline file, or run the command that began this output again."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{note} is damaged ({error}); give merge the pipeline file instead."
+        ) from error
+    if not origin.is_dir():
+        raise InputMissingError(f"{origin}, the folder in which the shards ran, is not there.")
+    with contextlib.chdir(origin):
+        return _merge(steps, progress)
+
+
+def _merge(steps: list[Step], progress: Progress) -> Outcome:
+    return run_steps(steps, progress, Execution(_nothing_missing))
+
+
+def _check_done(step: Step) -> None:
+    output = getattr(step.settings, "output", None)
+    if output is None:
+        return
+    last = Path(output)
+    if step.stage in LAST_FILE:
+        last /= LAST_FILE[step.stage]
+    if not last.exists() or part_folder(last).exists():
+        raise InputError(
+            f"step '{step.name}' comes before the integration and is not done ({last} is not "
+            "complete); run it first, for example with a pipeline file of its own, or run the "
+            "whole pipeline without --shard."
+        )
+
+
+def integrated_file(step: Step) -> Path | None:
+    """Where a step puts the patterns it integrates; None if it integrates none."""
+    if isinstance(step.settings, IntegrateConfig):
+        return integrate.output_of(step.settings)
+    if isinstance(step.settings, MapConfig) and step.settings.poni is not None:
+        return map_stage.patterns_of(step.settings)
+    return None
+
+
+def _record(output: Path, steps: list[Step]) -> None:
+    """Leave the pipeline where a merge finds it; every shard writes the same."""
+    folder = part_folder(output)
+    if not folder.is_dir():  # the output is complete
+        return
+    content = {"folder": str(Path.cwd()), "steps": [_record_of(step) for step in steps]}
+    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as stream:
+        json.dump(content, stream, indent=1)
+    Path(stream.name).replace(folder / STEPS)
+
+
+def _record_of(step: Step) -> dict[str, Any]:
+    """A step as JSON holds it."""
+    kept = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
+    options = step.settings.resolved()
+    options.pop("restart", None)  # merging must not discard what it merges
+    return {**kept, "settings": options}
+
+
+def _step_of(record: Mapping[str, Any], where: str) -> Step:
+    settings = STAGES[record["stage"]].from_mapping(record["settings"], where)
+    return Step(**{**record, "settings": settings})
+
+
+def _nothing_missing(job: Job, waiting: NDArray[np.intp], progress: Progress) -> Blocks:
+    """In place of integrating: refuse to finish what is not complete."""
+    if not waiting.size:
+        return iter(())
+    total = len(job.source.records)
+    folder = part_folder(integrate.output_of(job.config))
+    shares = {
+        Shard(int(match[1]), int(match[2]))
+        for file in folder.glob("rows-*.bin")
+        if (match := WRITER.search(file.name))
+    }
+    missing = [
+        str(shard)
+        for of in sorted({share.of for share in shares})
+        for number in range(1, of + 1)
+        if np.isin((shard := Shard(number, of)).rows(total, BLOCK_ROWS), waiting).any()
+    ]
+    what = f"shard {', '.join(missing)}" if missing else "every shard"
+    raise EnvironmentProblemError(
+        f"{waiting.size} of {total} rows are missing ({_spans(waiting)}); run {what} (again), "
+        "then merge; or run the pipeline without --shard, which integrates what is missing."
+    )
+
+
+def _spans(rows: NDArray[np.intp]) -> str:
+    """``0-63, 128-191``; at most four."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    spans = [f"{part[0]}-{part[-1]}" for part in np.split(rows, breaks)]
+    return ", ".join(spans[:4]) + (", …" if len(spans) > 4 else "")
