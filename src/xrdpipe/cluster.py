@@ -7,6 +7,7 @@ did what, and how many there are, changes no number.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -189,7 +190,7 @@ def _local_cluster(scheduler: str, threads: int | None) -> Any:
         processes = int(number)
         per_process = max(1, cores // processes)
     return _library("distributed").LocalCluster(
-        n_workers=processes, threads_per_worker=per_process, dashboard_address=None
+        n_workers=processes, threads_per_worker=per_process, dashboard_address="127.0.0.1:0"
     )
 
 
@@ -224,7 +225,8 @@ class _Conversation:
             path=str(job.header.parameters["integration_path"]),
         )
         self._workers: dict[str, int] = {}
-        self._alone_since, self._spoke = time.monotonic(), -np.inf
+        self._looked = self._alone_since = time.monotonic()
+        self._spoke = -np.inf
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._open: dict[str, _Range] = {}
         self._seconds: list[float] = []
@@ -243,14 +245,12 @@ class _Conversation:
                     break
                 while ranges and asked_to_stop is None and self._may_take_more():
                     self._hand_out(ranges.popleft())
-                try:
-                    future = self._ended.get(timeout=TICK)
-                except queue.Empty:
+                with contextlib.suppress(queue.Empty):
+                    yield from self._collected(self._ended.get(timeout=TICK))
+                if time.monotonic() - self._looked > TICK:
                     self._look_after_workers()
                     if not ranges and asked_to_stop is None:
                         self._help_stragglers()
-                    continue
-                yield from self._collected(future)
         finally:
             for one in self._open.values():
                 self._drop(one)
@@ -306,8 +306,9 @@ class _Conversation:
                 raise self._lost_scheduler() from error
             kind = type(error).__name__
             raise EnvironmentProblemError(
-                f"{self._named(one)}: a worker failed ({kind}: {error}); is the same xrdpipe "
-                f"installed there? {self._kept()}"
+                f"{self._named(one)}: the cluster failed ({kind}: {' '.join(str(error).split())}); "
+                "is the same xrdpipe installed where the scheduler and the workers run? "
+                f"{self._kept()}"
             ) from error
         if isinstance(answer, Refusal):
             raise self._refused(answer)
@@ -353,6 +354,7 @@ class _Conversation:
 
     def _look_after_workers(self) -> None:
         """Say who came and went; raises EnvironmentProblemError without a scheduler."""
+        self._looked = time.monotonic()
         try:
             if self._client.status != "running":
                 raise OSError(self._client.status)

@@ -90,8 +90,12 @@ def merge_output(output: Path, progress: Progress) -> Outcome:
     folder = output if output.suffix == ".part" else part_folder(output)
     note = folder / STEPS
     if not folder.is_dir():
-        done = f"{output} is there already" if output.is_file() else f"there is no {folder}"
-        raise InputMissingError(f"nothing to merge: {done}.")
+        if output.is_file():
+            raise InputMissingError(
+                f"nothing to merge: {output} is complete; 'xrdpipe merge' or 'run' with the "
+                "pipeline file does the steps after it."
+            )
+        raise InputMissingError(f"nothing to merge: there is no {folder}.")
     try:
         recorded = json.loads(note.read_text())
         steps = [_step_of(entry, f"{note}") for entry in recorded["steps"]]
