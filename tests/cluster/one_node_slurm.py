@@ -48,9 +48,8 @@ def one_node_slurm(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "slurm.conf").write_text(_configuration(folder))
     try:
         for name, arguments in (("slurmctld", ["-D", "-c"]), ("slurmd", ["-D"])):
-            log = (folder / "log" / f"{name}.out").open("w")
             program = [str(_program(name)), *arguments, "-f", str(folder / "slurm.conf")]
-            daemons.append(subprocess.Popen(program, stdout=log, stderr=log, env=environment))
+            daemons.append(_started(program, folder / "log" / f"{name}.out", environment))
         _wait_until_idle(environment, folder)
         yield environment
     finally:
@@ -65,6 +64,13 @@ def one_node_slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+def _started(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("w") as stream:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment
+        )
 
 
 def _start_munge(folder: Path) -> subprocess.Popen[bytes]:
@@ -84,11 +90,12 @@ def _start_munge(folder: Path) -> subprocess.Popen[bytes]:
         "seed-file": private / "seed",
     }
     arguments = [f"--{name}={path}" for name, path in files.items()]
-    daemon = subprocess.Popen([str(_program("munged")), "-F", "--force", *arguments])
+    command = [str(_program("munged")), "-F", "--force", *arguments]
+    daemon = _started(command, folder / "log" / "munged.out", dict(os.environ))
     end = time.monotonic() + PATIENCE
     while not files["socket"].exists():
         if daemon.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"munged does not start; see {private / 'log'}")
+            raise RuntimeError(f"munged does not start; see {folder}/log and {private / 'log'}")
         time.sleep(0.1)
     return daemon
 
