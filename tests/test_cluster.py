@@ -120,7 +120,8 @@ def test_shards_at_once_one_killed_and_run_again(work, alone, capsys):
         time.sleep(0.01)
     second.kill()
     second.communicate()
-    assert first.communicate() and first.returncode == 0
+    first.communicate()
+    assert first.returncode == 0
 
     assert exit_code("merge", "pipeline.toml") == 1
     said = capsys.readouterr().err
@@ -129,7 +130,8 @@ def test_shards_at_once_one_killed_and_run_again(work, alone, capsys):
 
     again, third = shard(2), shard(3)
     for process in (again, third):
-        assert process.communicate() and process.returncode == 0
+        process.communicate()
+        assert process.returncode == 0
     # From anywhere, by the output alone.
     os.chdir("/")
     assert exit_code("merge", work / "patterns.h5") == 0
@@ -378,7 +380,7 @@ def test_a_lost_scheduler_costs_nothing_that_is_done(work, alone, tmp_path_facto
         notes = Notes(at_first_block=scheduler.kill)
         with (
             ClusterExecution(address) as on,
-            pytest.raises(EnvironmentProblemError, match="scheduler .* was lost"),
+            pytest.raises(EnvironmentProblemError, match=r"scheduler .* was lost"),
         ):
             integrate.run(config(), notes.progress, on.execution)
     finally:
