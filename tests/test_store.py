@@ -106,7 +106,7 @@ def test_a_run_killed_while_the_file_is_written_integrates_nothing_again(
 ):
     xrdpipe.integrate(**settings, output=tmp_path / "whole.h5")
 
-    def die(path, header, blocks):
+    def die(path, header, blocks, kept):
         path.write_bytes(b"half a file")
         raise KilledError
 

@@ -28,6 +28,6 @@ class Clock:
                 self._seconds[work] += spent
 
     def read(self) -> dict[str, float]:
-        """Seconds so far, by kind of work, to the millisecond."""
+        """Seconds so far, by kind of work, to the microsecond."""
         with self._lock:
-            return {work: round(seconds, 3) for work, seconds in self._seconds.items()}
+            return {work: round(seconds, 6) for work, seconds in self._seconds.items()}
