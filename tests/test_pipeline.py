@@ -14,7 +14,13 @@ import pytest
 from h5compare import differences
 from known_frames import geometry_of, rings, run_cli, write_image, write_poni
 from xrdpipe.campaign import find_scans
-from xrdpipe.errors import EnvironmentProblemError, InputError, InputMissingError, OptionError
+from xrdpipe.errors import (
+    EnvironmentProblemError,
+    InputError,
+    InputMissingError,
+    InterruptedRunError,
+    OptionError,
+)
 from xrdpipe.masks import shipped_folder, shipped_masks
 from xrdpipe.pipeline import ScanName, load_pipeline, read_pipeline
 from xrdpipe.placeholders import filled
@@ -330,12 +336,16 @@ def test_trouble_in_one_scan_stops_no_other(bench, raw, capsys, monkeypatch, pro
     assert run_cli(arguments[:-1]) == code  # all failed: the code of the first
 
 
-def test_an_interruption_stops_every_scan(bench, raw, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(KeyboardInterrupt(), 130), (InterruptedRunError("stopped", 15), 143)],
+)
+def test_an_interruption_stops_every_scan(bench, raw, capsys, monkeypatch, problem, code):
     def stage(*_):
-        raise KeyboardInterrupt
+        raise problem
 
     monkeypatch.setattr("xrdpipe.pipeline.run_stage", stage)
-    assert run_cli(["run", "p.toml", "--scan", str(raw / "scan_*")]) == 130
+    assert run_cli(["run", "p.toml", "--scan", str(raw / "scan_*")]) == code
     assert "stopped at scan_1: 0 of 3 scans before" in capsys.readouterr().err
 
 

@@ -67,13 +67,13 @@ def kill_after(monkeypatch, blocks: int, settings: dict, output: Path) -> Path:
 def integrated_rows(monkeypatch) -> list[int]:
     """Collects the rows that are integrated from now on."""
     seen: list[int] = []
-    reduce = reduction._reduce
+    reduce = reduction.reduce
 
     def count(job, rows, fetching):
         seen.extend(rows)
         return reduce(job, rows, fetching)
 
-    monkeypatch.setattr(reduction, "_reduce", count)
+    monkeypatch.setattr(reduction, "reduce", count)
     return seen
 
 
@@ -249,7 +249,9 @@ def test_blocks_come_back_in_row_order_and_bit_by_bit(tmp_path):
         }
         parts.append(first, rows)
         written[first] = rows
-    assert sorted(PartFolder(tmp_path / "out.h5", columns).begin({"a": 1}, False)) == list(range(7))
+    parts.__exit__()
+    with PartFolder(tmp_path / "out.h5", columns) as again:
+        assert list(again.begin({"a": 1}, False)) == list(range(7))
     found = dict(parts.blocks())
     assert list(found) == [0, 2, 4]
     for first, rows in found.items():

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from xrdpipe.errors import (
     EXIT_BUG,
-    EXIT_INTERRUPTED,
     EXIT_LOST_FRAMES,
     InputError,
     InputMissingError,
+    InterruptedRunError,
     OptionError,
     XrdpipeError,
 )
@@ -166,9 +166,9 @@ def _one(scan: ScanName, steps: list[Step], progress: Progress) -> Result:
     reason, code, result = "", 0, "ok"
     try:
         outcome = run_steps(steps, progress)
+    except InterruptedRunError:
+        raise
     except XrdpipeError as error:
-        if error.exit_code >= EXIT_INTERRUPTED:
-            raise
         reason, code = str(error), error.exit_code
     except OSError as error:
         reason, code = str(error), EXIT_BUG
@@ -208,8 +208,9 @@ def _named(progress: Progress, name: str) -> Progress:
     """Progress whose lines begin with the scan."""
     return dataclasses.replace(
         progress,
-        start=lambda label, total: progress.start(f"{name}: {label}", total),
+        start=lambda label, *counts: progress.start(f"{name}: {label}", *counts),
         note=lambda text: progress.note(f"{name}: {text}"),
+        event=lambda kind, content: progress.event(kind, {"scan": name, **content}),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
 import time
 import typing
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
@@ -18,6 +20,7 @@ from xrdpipe.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
     EXIT_LOST_FRAMES,
+    EXIT_TERMINATED,
     EXIT_USAGE,
     OptionError,
     XrdpipeError,
@@ -51,6 +54,10 @@ EXAMPLES = {
 }
 
 
+SECONDS_BETWEEN_LINES = 10
+"""Of progress, where there is no terminal."""
+
+
 # --- reporting -------------------------------------------------------------------------------
 
 
@@ -60,27 +67,29 @@ class Reporter:
     def __init__(self, log_json: bool) -> None:
         self._json = log_json
         self._bar: Any = None
-        self._label, self._total, self._seen = "", 0, 0
+        self._label, self._total, self._seen, self._lost = "", 0, 0, 0
+        self._before = 0
         self._started = self._spoke = 0.0
 
     @property
     def progress(self) -> Progress:
         """The functions a stage calls."""
-        return Progress(self.start, self.advance, self.done, self.note)
+        return Progress(self.start, self.advance, self.done, self.note, self.event)
 
     def note(self, text: str) -> None:
         """Say one thing."""
         if self._json:
-            self._event("note", text=text)
+            self._say_event("note", text=text)
         else:
             print(text, file=sys.stderr)
 
-    def start(self, label: str, total: int) -> None:
-        """Begin counting."""
-        self._label, self._total, self._seen = label, total, 0
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        """Begin counting, after the ``done`` of an earlier run."""
+        self._label, self._total, self._seen, self._lost = label, total, done, 0
+        self._before = done
         self._started = self._spoke = time.monotonic()
         if self._json:
-            self._event("start", label=label, total=total)
+            self._say_event("start", label=label, total=total, done=done)
         elif sys.stderr.isatty():
             from rich import progress as rich_progress
             from rich.console import Console
@@ -94,25 +103,42 @@ class Reporter:
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._bar.add_task(label, total=total, rate="")
+            self._bar.add_task(label, total=total, completed=done, rate="")
 
-    def advance(self, n: int) -> None:
-        """Count."""
+    def advance(self, n: int, lost: int = 0) -> None:
+        """Count; ``lost`` of them without a result."""
         self._seen += n
+        self._lost += lost
         now = time.monotonic()
-        rate = self._seen / max(now - self._started, 1e-9)
+        rate = (self._seen - self._before) / max(now - self._started, 1e-9)
+        lost_text = f", {self._lost} lost" if self._lost else ""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._seen, rate=f"{rate:.1f}/s")
-        elif now - self._spoke > 10:
+            task = self._bar.task_ids[0]
+            self._bar.update(task, completed=self._seen, rate=f"{rate:.1f}/s{lost_text}")
+        elif now - self._spoke > SECONDS_BETWEEN_LINES:
             self._spoke = now
             left = (self._total - self._seen) / max(rate, 1e-9)
             if self._json:
-                self._event("progress", done=self._seen, total=self._total, rate=round(rate, 2))
+                self._say_event(
+                    "progress",
+                    label=self._label,
+                    done=self._seen,
+                    total=self._total,
+                    lost=self._lost,
+                    rate=round(rate, 2),
+                    seconds_left=round(left, 1),
+                )
             else:
                 print(
-                    f"{self._label}: {self._seen}/{self._total}, {rate:.1f}/s, {left:.0f} s left",
+                    f"{self._label}: {self._seen}/{self._total}, {rate:.1f}/s, {left:.0f} s left"
+                    f"{lost_text}",
                     file=sys.stderr,
                 )
+
+    def event(self, kind: str, content: dict[str, Any]) -> None:
+        """Tell machines what people need not read."""
+        if self._json:
+            self._say_event(kind, **content)
 
     def done(self) -> None:
         """Stop counting."""
@@ -120,12 +146,12 @@ class Reporter:
             self._bar.stop()
             self._bar = None
         elif self._json:
-            self._event("done", label=self._label, done=self._seen)
+            self._say_event("done", label=self._label, done=self._seen, lost=self._lost)
 
     def finish(self, outcome: Outcome) -> None:
         """Say how it ended."""
         if self._json:
-            self._event(
+            self._say_event(
                 "outcome",
                 path=str(outcome.path),
                 lost=outcome.lost,
@@ -141,11 +167,11 @@ class Reporter:
         """Say why it did not work."""
         self.done()
         if self._json:
-            self._event("error", text=text)
+            self._say_event("error", text=text)
         else:
             print(f"xrdpipe: {text}", file=sys.stderr)
 
-    def _event(self, kind: str, **content: Any) -> None:
+    def _say_event(self, kind: str, **content: Any) -> None:
         print(json.dumps({"event": kind, "time": time.time(), **content}), file=sys.stderr)
 
 
@@ -165,9 +191,18 @@ def _print_table(title: str, table: list[tuple[str, str]]) -> None:
     console.print(grid)
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM: batch systems send it before they kill; whoever cleans up can."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
+
+
 def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
     """Run ``work``, print its end, exit with the code of decision 16."""
     reporter = Reporter(log_json)
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         outcome = work(reporter.progress)
     except XrdpipeError as error:
@@ -176,6 +211,9 @@ def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
     except KeyboardInterrupt:
         reporter.fail("interrupted; run the same command to continue.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except _TerminatedError:
+        reporter.fail("terminated; run the same command to continue.")
+        raise typer.Exit(EXIT_TERMINATED) from None
     except OSError as error:
         reporter.fail(f"{error}; the work so far is kept, run the same command to continue.")
         raise typer.Exit(EXIT_BUG) from error

@@ -14,6 +14,7 @@ EXIT_BUG = 1
 EXIT_USAGE = 2
 EXIT_LOST_FRAMES = 3
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 
 class XrdpipeError(Exception):
@@ -50,6 +51,22 @@ class EnvironmentProblemError(XrdpipeError, RuntimeError):
     """Something outside xrdpipe failed (disk full, missing extra); the run can be resumed."""
 
     exit_code = EXIT_BUG
+
+
+class InterruptedRunError(XrdpipeError):
+    """Somebody asked to stop; what was finished is kept and the run can be resumed.
+
+    Parameters
+    ----------
+    sentence
+        What is kept, and how to go on.
+    signal
+        The number of the signal that asked.
+    """
+
+    def __init__(self, sentence: str, signal: int) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signal
 
 
 class InvalidFileError(XrdpipeError, ValueError):

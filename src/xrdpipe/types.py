@@ -474,13 +474,17 @@ class Predictions:
 class Progress:
     """How a stage reports: the command line supplies real functions, a library call need not.
 
-    ``start(label, total)``, ``advance(n)``, ``done()``, ``note(text)``; nothing is printed here.
+    ``start(label, total, done)``, ``advance(n, lost)``, ``done()``, ``note(text)``, and for
+    machines ``event(kind, content)``; nothing is printed here. ``stopped()`` is true once somebody
+    asked to stop: a stage that can finishes what is under way.
     """
 
-    start: Callable[[str, int], None] = lambda label, total: None
-    advance: Callable[[int], None] = lambda n: None
+    start: Callable[..., None] = lambda label, total, done=0: None
+    advance: Callable[..., None] = lambda n, lost=0: None
     done: Callable[[], None] = lambda: None
     note: Callable[[str], None] = lambda text: None
+    event: Callable[[str, dict[str, Any]], None] = lambda kind, content: None
+    stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.config import IntegrateConfig
-from xrdpipe.errors import FrameError, InputError
+from xrdpipe.errors import EnvironmentProblemError, FrameError, InputError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import Correction, load_correction, load_masks
 from xrdpipe.frames.dead import (
@@ -32,8 +33,10 @@ from xrdpipe.integration.rejection import POISSON, PixelNoise
 from xrdpipe.masks import describe_masks, without_measurement
 from xrdpipe.scan import one_per_frame
 from xrdpipe.schema import LOST, VARIANTS, FrameFlag, FrameStatus
+from xrdpipe.stages.job import Job, columns_of, read_pixels
 from xrdpipe.stages.normalisation import Normalisation, load_normalisation
-from xrdpipe.stages.reduction import Job, columns_of, read_pixels, reduced_blocks
+from xrdpipe.stages.reduction import Execution
+from xrdpipe.stages.stopping import stopping
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.parts import PartFolder
@@ -69,7 +72,9 @@ NOT_IN_KEY = (
 """Options that do not change the numbers, or whose content is hashed instead of the path."""
 
 
-def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
+def run(
+    config: IntegrateConfig, progress: Progress | None = None, execution: Execution | None = None
+) -> Outcome:
     """Integrate every frame of ``config.frames`` and write one patterns file.
 
     Returns
@@ -83,26 +88,49 @@ def run(config: IntegrateConfig, progress: Progress | None = None) -> Outcome:
         Before anything is written, if an input or option cannot be used.
     """
     progress = progress or Progress()
+    execution = execution or Execution()
     output = config.output or Path("patterns.h5")
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
         return Outcome.already_done(output)
+    with PartFolder(output, columns_of(job)) as parts, stopping() as stop:
+        _integrate_missing(job, parts, execution, dataclasses.replace(progress, stopped=stop))
+        stop.check(f"the frames integrated so far are kept in {parts.folder}")
+        temporary = parts.folder / "final.h5"
+        with job.clock("write"), said_of_disk(output, parts.folder):
+            write_patterns(temporary, job.header, parts.blocks())
+            summary, lost = _summary(output, parts)
+            parts.finish(temporary)
+    progress.event("times", {"stage": "integrate", "seconds": job.clock.read()})
+    return Outcome(output, lost, summary)
+
+
+def _integrate_missing(
+    job: Job, parts: PartFolder, execution: Execution, progress: Progress
+) -> None:
+    """Integrate the rows that earlier runs left, each block safe on disk before the next."""
     n_rows = len(job.source.records)
-    parts = PartFolder(output, columns_of(job))
-    done = parts.begin(job.header.key, config.restart)
+    done = parts.begin(job.header.key, job.config.restart)
     waiting = np.setdiff1d(np.arange(n_rows), done)
     if done.size:
         progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
-    progress.start("integrate", n_rows)
-    progress.advance(int(done.size))
-    for first, block in reduced_blocks(job, waiting, progress):
-        parts.append(first, block)
+    progress.start("integrate", n_rows, int(done.size))
+    for first, block in execution.produce(job, waiting, progress):
+        with job.clock("write"):
+            parts.append(first, block)
     progress.done()
-    temporary = parts.folder / "final.h5"
-    write_patterns(temporary, job.header, parts.blocks())
-    summary, lost = _summary(output, parts)
-    parts.finish(temporary)
-    return Outcome(output, lost, summary)
+
+
+@contextmanager
+def said_of_disk(output: Path, kept: Path) -> Iterator[None]:
+    """Say what a disk that refuses the final file means for the work."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"{output} cannot be written ({error}); every frame is integrated and kept in {kept}: "
+            "free space or permissions, then run the same command."
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
 from xrdpipe.stages.ahead import import_ahead
+from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.scans import positions_identity, resolve_scan
 from xrdpipe.stages.versions import software_versions
@@ -60,7 +61,9 @@ class Decision:
     plan: Resampling
 
 
-def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
+def run(
+    config: MapConfig, progress: Progress | None = None, execution: Execution | None = None
+) -> Outcome:
     """Map the phases of every pattern.
 
     With ``config.poni`` the input is frames: they are integrated first, into
@@ -74,7 +77,7 @@ def run(config: MapConfig, progress: Progress | None = None) -> Outcome:
     progress = progress or Progress()
     output = config.output or Path("map.h5")
     folder = find_model(config.model)
-    patterns = _patterns_path(config, output, read_card(folder), progress)
+    patterns = _patterns_path(config, output, read_card(folder), progress, execution)
     from xrdpipe.nn.inference import load_model
 
     both = config.variant == BOTH
@@ -199,14 +202,20 @@ def together(masked: Predictions, unmasked: Predictions) -> Predictions:
     )
 
 
-def _patterns_path(config: MapConfig, output: Path, card: ModelCard, progress: Progress) -> Path:
+def _patterns_path(
+    config: MapConfig,
+    output: Path,
+    card: ModelCard,
+    progress: Progress,
+    execution: Execution | None,
+) -> Path:
     """The patterns file: the argument, or what integrating the frames gives."""
     if config.poni is None:
         return patterns_given(config)
     check_before_integrating(config, card, progress)
     import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
     inner = integration_of(config, output, card)
-    outcome = integrate.run(inner, progress)
+    outcome = integrate.run(inner, progress, execution)
     progress.note(outcome.summary)
     assert inner.output is not None
     return inner.output

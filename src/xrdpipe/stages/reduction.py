@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.config import IntegrateConfig
-from xrdpipe.errors import FrameError
-from xrdpipe.frames.dead import PixelKind, oriented, sentinels_of
-from xrdpipe.integration.batch import BatchReducer
-from xrdpipe.integration.geometry import Binning, Geometry
-from xrdpipe.integration.reduce import FrameReducer, ReducedFrame
-from xrdpipe.schema import FrameFlag, FrameStatus
-from xrdpipe.stages.normalisation import Normalisation
-from xrdpipe.store.parts import Column, Rows
-from xrdpipe.store.patterns import COUNTS, PatternsHeader
-from xrdpipe.types import Encoded, FrameSource, Progress
+from xrdpipe.schema import LOST
+from xrdpipe.stages.job import Job, columns_of
+from xrdpipe.stages.outcomes import FrameOutcome, fetch, reduce
+from xrdpipe.store.parts import Rows
+from xrdpipe.types import Encoded, Progress
 
 BLOCK_ROWS = 64
 """Frames per block of resumable state; at 1 Mpixel without the kernel about 5 s of one core."""
@@ -30,104 +23,84 @@ BLOCK_ROWS = 64
 BATCH_BYTES = 1 << 27
 """Frames that come uncompressed are taken together up to so many bytes."""
 
-Pixels = Encoded | NDArray[Any]
+Blocks = Iterator[tuple[int, Rows]]
+"""First row and content of each block."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything decided before the first frame is integrated."""
+class _Block:
+    """A block of rows that batches fill: its first row, its content."""
 
-    config: IntegrateConfig
-    source: FrameSource
-    geometry: Geometry
-    binning: Binning
-    kind: PixelKind
-    reducer: FrameReducer
-    batch: BatchReducer | None
-    """The same compiled, where that is possible."""
-    normalisation: Normalisation
-    header: PatternsHeader
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of one frame: its rows, or why there are none."""
-
-    reduced: ReducedFrame | None
-    status: int
-    flags: int
-    reason: str = ""
+    first: int
+    content: Rows
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Frames under way.
+    """Frames under way: where in which block their rows go, and whether they complete it."""
 
-    Parameters
-    ----------
-    block
-        Where their rows go, together with those of the batches before and after.
-    place
-        Of the first of them in the block.
-    first_row
-        Of the block, where this is its last batch; else None.
-    """
-
-    block: Rows
-    place: int
-    first_row: int | None
-    outcomes: Future[list[_Outcome]]
+    block: _Block
+    places: slice
+    completes: bool
+    outcomes: Future[list[FrameOutcome]]
 
 
-def columns_of(job: Job) -> dict[str, Column]:
-    """What a block of rows holds."""
-    bins = (job.binning.count,)
-    columns = {
-        f"{variant}.{signal}": Column("<f4", bins)
-        for variant in job.header.variants
-        for signal in job.header.signals
-    }
-    columns |= {name: Column("<f8") for name in COUNTS}
-    columns |= {"status": Column("|u1"), "flags": Column("<u2"), "reason": Column("S256")}
-    return columns
-
-
-def read_pixels(source: FrameSource, row: int) -> NDArray[Any]:
-    """The decoded pixels of a frame; raises FrameError with a status and a reason."""
-    fetched = source.fetch(row)
-    return source.read(row).image if isinstance(fetched, Encoded) else fetched
-
-
-def reduced_blocks(
-    job: Job, waiting: NDArray[np.intp], progress: Progress
-) -> Iterator[tuple[int, Rows]]:
+def reduced_blocks(job: Job, waiting: NDArray[np.intp], progress: Progress) -> Blocks:
     """Integrate some rows; yields the first row and the content of each block, in order.
 
     One thread per core reduces batches; as many fetch the next ones meanwhile, mostly waiting for
-    the disk. Memory holds ``threads`` + 1 batches, whatever the number of frames.
+    the disk. Memory holds ``threads`` + 1 batches, whatever the number of frames. Where
+    ``progress.stopped()``, what is under way is finished; the last block is then a short one.
     """
     threads = job.config.threads or os.cpu_count() or 1
     queue: deque[_Batch] = deque()
+    short: tuple[_Block, int] | None = None
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:
-        size = _batch_size(job, waiting, threads)
-        for rows in _blocks_of(waiting):
-            block = _empty_block(job, rows.size)
-            for place in range(0, rows.size, size):
-                some = rows[place : place + size].tolist()
-                fetched = readers.submit(_fetch, job, some)
-                last = place + size >= rows.size
-                queue.append(
-                    _Batch(
-                        block,
-                        place,
-                        int(rows[0]) if last else None,
-                        workers.submit(_reduce, job, some, fetched),
-                    )
-                )
-                while len(queue) > threads:
-                    yield from _collected(queue.popleft(), progress)
-        while queue:
-            yield from _collected(queue.popleft(), progress)
+        for block, rows, places in _batches(job, waiting, _batch_size(job, waiting, threads)):
+            if progress.stopped():
+                break
+            fetched = readers.submit(fetch, job, rows)
+            completes = places.stop == len(block.content["status"])
+            queue.append(
+                _Batch(block, places, completes, workers.submit(reduce, job, rows, fetched))
+            )
+            while len(queue) > threads:
+                batch = queue.popleft()
+                _collect(batch, progress)
+                if batch.completes:
+                    yield batch.block.first, batch.block.content
+        for batch in queue:
+            _collect(batch, progress)
+            if batch.completes:
+                yield batch.block.first, batch.block.content
+            short = None if batch.completes else (batch.block, batch.places.stop)
+    if short is not None:
+        block, rows_done = short
+        yield block.first, {name: values[:rows_done] for name, values in block.content.items()}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where the rows of a job are reduced; changes no number.
+
+    Parameters
+    ----------
+    produce
+        What makes blocks of some rows; by default the threads of this process.
+    """
+
+    produce: Callable[[Job, NDArray[np.intp], Progress], Blocks] = reduced_blocks
+
+
+def _batches(
+    job: Job, waiting: NDArray[np.intp], size: int
+) -> Iterator[tuple[_Block, list[int], slice]]:
+    """Rows that are reduced together: which, and where in which block they go."""
+    for rows in _blocks_of(waiting):
+        block = _Block(int(rows[0]), _empty_block(job, rows.size))
+        for place in range(0, rows.size, size):
+            some = rows[place : place + size].tolist()
+            yield block, some, slice(place, place + len(some))
 
 
 def _blocks_of(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
@@ -143,7 +116,8 @@ def _batch_size(job: Job, waiting: NDArray[np.intp], threads: int) -> int:
     if job.batch is None or not waiting.size:
         return 1
     size = min(job.batch.size, -(-waiting.size // threads))
-    compressed = isinstance(_fetch(job, [int(waiting[0])])[int(waiting[0])], Encoded)
+    first = int(waiting[0])
+    compressed = isinstance(fetch(job, [first])[first].pixels, Encoded)
     rows, columns = job.source.shape
     return size if compressed else max(1, min(size, BATCH_BYTES // (rows * columns * 4)))
 
@@ -159,92 +133,10 @@ def _empty_block(job: Job, rows: int) -> Rows:
     return block
 
 
-def _fetch(job: Job, rows: list[int]) -> dict[int, Pixels | FrameError]:
-    """Pixels of some rows, or why a frame has none."""
-    if job.batch is None:
-        return {}  # one frame at a time is read by who reduces it
-    found: dict[int, Pixels | FrameError] = {}
-    for row in rows:
-        record = job.source.records[row]
-        try:
-            if record.problem:
-                raise FrameError(record.problem, record.reason)
-            pixels = job.source.fetch(row)
-            if isinstance(pixels, Encoded) and pixels.encoding not in job.batch.encodings:
-                pixels = job.source.read(row).image
-            found[row] = pixels
-        except FrameError as error:
-            found[row] = error
-    return found
-
-
-def _reduce(
-    job: Job, rows: list[int], fetching: Future[dict[int, Pixels | FrameError]]
-) -> list[_Outcome]:
-    """Outcomes of consecutive rows, compiled where possible; a bad frame never raises."""
-    fetched = fetching.result()
-    if job.batch is None:
-        return [_one_frame(job, row) for row in rows]
-    found: dict[int, _Outcome] = {}
-    frames: dict[int, Pixels] = {}
-    scales: list[float] = []
-    for row, pixels in fetched.items():
-        if isinstance(pixels, FrameError):
-            found[row] = _lost(job, row, pixels)
-            continue
-        try:
-            scales.append(job.normalisation.divisor(row))
-        except FrameError:
-            found[row] = _one_frame(job, row)  # which says so, with all that is known of it
-            continue
-        frames[row] = pixels
-    results = job.batch.reduce(list(frames.values()), scales) if frames else []
-    for (row, pixels), result in zip(frames.items(), results, strict=True):
-        flags = int(_known_flags(job) | job.normalisation.flags(row))
-        if result is None:
-            found[row] = _one_frame(job, row, None if isinstance(pixels, Encoded) else pixels)
-        elif isinstance(result, FrameError):
-            found[row] = _lost(job, row, result, flags)
-        else:
-            found[row] = _Outcome(result, FrameStatus.OK, flags | result.flags)
-    return [found[row] for row in rows]
-
-
-def _known_flags(job: Job) -> FrameFlag:
-    return FrameFlag.SENTINEL_SUSPECT if job.kind.suspect else FrameFlag(0)
-
-
-def _lost(job: Job, row: int, error: FrameError, flags: int | None = None) -> _Outcome:
-    file = job.source.records[row].file
-    reason = error.reason if file.partition("::")[0] in error.reason else f"{file}: {error.reason}"
-    return _Outcome(None, error.status, int(_known_flags(job) if flags is None else flags), reason)
-
-
-def _one_frame(job: Job, row: int, image: NDArray[Any] | None = None) -> _Outcome:
-    """The outcome of one frame, read unless it is given; a bad frame never raises."""
-    flags = _known_flags(job)
-    record = job.source.records[row]
-    try:
-        if record.problem:
-            raise FrameError(record.problem, record.reason)
-        if image is None:
-            image = read_pixels(job.source, row)
-        sentinels, suspect = sentinels_of(image, job.kind)
-        if suspect:
-            flags |= FrameFlag.SENTINEL_SUSPECT
-        flags |= job.normalisation.flags(row)
-        divisor = job.normalisation.divisor(row)
-        image = oriented(image, job.config.flip, job.config.rotate)
-        reduced = job.reducer.reduce(image, divisor, sentinels)
-    except FrameError as error:
-        return _lost(job, row, error, int(flags))
-    return _Outcome(reduced, FrameStatus.OK, int(flags) | reduced.flags)
-
-
-def _collected(batch: _Batch, progress: Progress) -> Iterator[tuple[int, Rows]]:
-    """Put the outcomes into their block; the block where it is complete."""
-    block = batch.block
-    for place, outcome in enumerate(batch.outcomes.result(), batch.place):
+def _collect(batch: _Batch, progress: Progress) -> None:
+    """Put the outcomes into their block."""
+    block = batch.block.content
+    for place, outcome in enumerate(batch.outcomes.result(), batch.places.start):
         block["status"][place] = outcome.status
         block["flags"][place] = outcome.flags
         block["reason"][place] = outcome.reason.encode()[:256].decode(errors="ignore").encode()
@@ -254,6 +146,4 @@ def _collected(batch: _Batch, progress: Progress) -> Iterator[tuple[int, Rows]]:
             for variant, row in outcome.reduced.rows.items():
                 for signal, values in row.items():
                     block[f"{variant}.{signal}"][place] = values
-        progress.advance(1)
-    if batch.first_row is not None:
-        yield batch.first_row, block
+        progress.advance(1, int(outcome.status in LOST))

@@ -1,29 +1,40 @@
 """Work in progress: ``OUTPUT.part/`` with a key and append-only blocks (decisions 20 and 21).
 
 Resumable state is never an HDF5 file: a killed writer leaves one that cannot be opened. Each
-block carries its length and checksum; a torn last block is dropped.
+block carries its length and checksum; a torn last block is dropped. Several processes may share
+the folder, each with a file of blocks of its own; locks tell who writes, and end with their
+process however it ends.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
+import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import EnvironmentProblemError, OutputExistsError
 
-_HEADER = struct.Struct("<4sQQQI")  # magic, first row, rows, payload bytes, CRC-32
-_MAGIC = b"XRB1"
+try:
+    import fcntl
+except ImportError:  # Windows: nobody is kept from writing twice
+    fcntl = None  # type: ignore[assignment]
+
+_HEADER = struct.Struct("<4sQQQdI")  # magic, first row, rows, payload bytes, Unix time, CRC-32
+_MAGIC = b"XRB2"
 
 Rows = dict[str, NDArray[Any]]
 
@@ -39,6 +50,24 @@ class Column:
     def nbytes(self) -> int:
         """Bytes per row."""
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a block of rows lies, and when it was written (Unix time, s)."""
+
+    first: int
+    rows: int
+    file: Path
+    offset: int
+    time: float
+
+
+KEY_FILE = "run.json"
+"""In the folder: what the rows depend on."""
+
+LOCK_TRIES, LOCK_PAUSE = 5, 0.05
+"""A look at who writes holds the lock for a moment, too; pauses in s."""
 
 
 def key_text(key: Mapping[str, Any]) -> str:
@@ -75,7 +104,7 @@ def first_difference(old: Any, new: Any, where: str = "") -> str | None:
 
 
 class PartFolder:
-    """Blocks of rows waiting to become one output file.
+    """Blocks of rows waiting to become one output file; a context manager that holds the lock.
 
     Parameters
     ----------
@@ -83,13 +112,25 @@ class PartFolder:
         The final file; the folder is its name with ``.part``.
     columns
         What every block holds.
+    writer
+        A process that does a share of the rows beside others has a name, and a file of blocks of
+        that name; without one, the folder is this process's alone.
     """
 
-    def __init__(self, output: Path, columns: Mapping[str, Column]) -> None:
+    def __init__(self, output: Path, columns: Mapping[str, Column], writer: str = "") -> None:
         self.output = output
-        self.folder = output.with_name(output.name + ".part")
+        self.folder = part_folder(output)
         self._columns = dict(columns)
-        self._blocks = self.folder / "rows.bin"
+        self._writer = writer
+        self._own = self.folder / (f"rows-{writer}.bin" if writer else "rows.bin")
+        self._known: list[Block] = []
+        self._locks = ExitStack()
+
+    def __enter__(self) -> PartFolder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._locks.close()
 
     def begin(self, key: Mapping[str, Any], restart: bool) -> NDArray[np.intp]:
         """Create or continue; returns the rows that are already there.
@@ -98,29 +139,21 @@ class PartFolder:
         ------
         OutputExistsError
             If the folder holds work with another key; names the first difference.
+        EnvironmentProblemError
+            If it cannot be written, or another process is writing it.
         """
-        plain = json.loads(key_text(key))
-        if restart:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        note = self.folder / "run.json"
-        if note.is_file():
-            old = json.loads(note.read_text())
-            difference = first_difference(old, plain)
-            if difference:
-                raise OutputExistsError(
-                    f"{self.folder} holds unfinished work of another run ({difference}); "
-                    "use --restart to discard it, or another --output."
-                )
-            return self._keep_whole_blocks()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = note.with_suffix(".tmp")
-            temporary.write_text(key_text(key))
-            temporary.replace(note)
-            self._blocks.write_bytes(b"")
+            self._lock()
+            if restart:
+                self._discard()
+            self._claim(key)
+            self._own.touch()
         except OSError as error:
-            raise EnvironmentProblemError(f"cannot write to {self.folder}: {error}") from error
-        return np.empty(0, np.intp)
+            if isinstance(error, OutputExistsError):
+                raise
+            raise EnvironmentProblemError(f"cannot write to {self.folder}: {error}.") from error
+        return self._keep_whole_blocks()
 
     def append(self, first_row: int, rows: Rows) -> None:
         """Write one block, safely on disk when this returns.
@@ -135,9 +168,11 @@ class PartFolder:
             np.ascontiguousarray(rows[name], np.dtype(column.dtype)).tobytes()
             for name, column in self._columns.items()
         )
-        header = _HEADER.pack(_MAGIC, first_row, n_rows, len(payload), zlib.crc32(payload))
+        now = time.time()
+        header = _HEADER.pack(_MAGIC, first_row, n_rows, len(payload), now, zlib.crc32(payload))
         try:
-            with self._blocks.open("ab") as stream:
+            with self._own.open("ab") as stream:
+                at = stream.tell()
                 stream.write(header + payload)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -146,50 +181,84 @@ class PartFolder:
                 f"cannot write to {self.folder}: {error}; free space or permissions, then run "
                 "the same command to continue."
             ) from error
+        self._known.append(Block(first_row, n_rows, self._own, at, now))
 
     def blocks(self) -> Iterator[tuple[int, Rows]]:
-        """All whole blocks in row order, read one at a time."""
-        entries = sorted((first, at) for first, _, at in self._index())
-        with self._blocks.open("rb") as stream:
-            for first, at in entries:
-                stream.seek(at)
-                yield first, self._read(stream)
+        """All rows in order, a block at a time; what two writers did is taken once."""
+        end = 0
+        with ExitStack() as opened:
+            streams: dict[Path, BinaryIO] = {}
+            for block in sorted(self._known, key=lambda block: (block.first, -block.rows)):
+                past = block.first + block.rows
+                if past <= end:
+                    continue
+                if block.file not in streams:
+                    streams[block.file] = opened.enter_context(block.file.open("rb"))
+                rows = self._read(streams[block.file], block)
+                repeated = max(end - block.first, 0)
+                yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
+                end = past
 
     def finish(self, written: Path) -> None:
         """Move the finished file into place and remove the folder."""
+        with written.open("rb") as stream:
+            os.fsync(stream.fileno())  # else a power cut could leave neither it nor the blocks
         written.replace(self.output)
+        _sync_folder(self.output.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._locks.close()
+
+    def _lock(self) -> None:
+        """Keep others from writing: all of them, or those of the same name."""
+        names = {"lock": not self._writer}
+        if self._writer:
+            names[f"lock-{self._writer}"] = True
+        for name, alone in names.items():
+            self._locks.enter_context(_locked(self.folder / name, alone, self.output))
+
+    def _discard(self) -> None:
+        """Remove earlier work; a process with a name removes its own only."""
+        if self._writer:
+            self._own.unlink(missing_ok=True)
+            return
+        for file in self.folder.iterdir():
+            if not file.name.startswith("lock"):
+                file.unlink()
+
+    def _claim(self, key: Mapping[str, Any]) -> None:
+        """Leave the key, or find that what is there has the same."""
+        note = self.folder / KEY_FILE
+        if note.is_file():
+            difference = first_difference(_stored_key(note), json.loads(key_text(key)))
+            if difference:
+                raise OutputExistsError(
+                    f"{self.folder} holds unfinished work of another run ({difference}); "
+                    "use --restart to discard it, or another --output."
+                )
+            return
+        # A name of its own: several processes may begin at once, with the same content.
+        temporary = note.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
+        with temporary.open("w") as stream:
+            stream.write(key_text(key))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(note)
+        _sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
-        rows: list[NDArray[np.intp]] = [np.empty(0, np.intp)]
-        end = 0
-        for first, n_rows, at in self._index():
-            rows.append(np.arange(first, first + n_rows))
-            end = at + _HEADER.size + n_rows * sum(c.nbytes for c in self._columns.values())
-        with self._blocks.open("ab") as stream:
+        """Rows on disk; drops a torn last block of this process's own file."""
+        self._known = whole_blocks(self.folder)
+        own = [block for block in self._known if block.file == self._own]
+        width = sum(column.nbytes for column in self._columns.values())
+        end = own[-1].offset + _HEADER.size + own[-1].rows * width if own else 0
+        with self._own.open("ab") as stream:
             stream.truncate(end)
-        return np.concatenate(rows)
+        rows = [np.arange(block.first, block.first + block.rows) for block in self._known]
+        return np.unique(np.concatenate([np.empty(0, np.intp), *rows]))
 
-    def _index(self) -> list[tuple[int, int, int]]:
-        """(first row, rows, offset) of every whole block; stops at the first torn one."""
-        found = []
-        if not self._blocks.exists():
-            return []
-        with self._blocks.open("rb") as stream:
-            while True:
-                at = stream.tell()
-                head = stream.read(_HEADER.size)
-                if len(head) < _HEADER.size:
-                    break
-                magic, first, n_rows, size, crc = _HEADER.unpack(head)
-                payload = stream.read(size)
-                if magic != _MAGIC or len(payload) < size or zlib.crc32(payload) != crc:
-                    break
-                found.append((first, n_rows, at))
-        return found
-
-    def _read(self, stream: Any) -> Rows:
-        _, _, n_rows, size, _ = _HEADER.unpack(stream.read(_HEADER.size))
+    def _read(self, stream: BinaryIO, block: Block) -> Rows:
+        stream.seek(block.offset)
+        _, _, n_rows, size, _, _ = _HEADER.unpack(stream.read(_HEADER.size))
         payload = stream.read(size)
         rows: Rows = {}
         offset = 0
@@ -204,3 +273,115 @@ class PartFolder:
             rows[name] = flat.reshape((n_rows, *column.shape))
             offset += count
         return rows
+
+
+def part_folder(output: Path) -> Path:
+    """Where the unfinished work of an output lies."""
+    return output.with_name(output.name + ".part")
+
+
+def whole_blocks(folder: Path) -> list[Block]:
+    """Every whole block of every writer; a file is read up to its first torn one."""
+    found = []
+    for file in sorted(folder.glob("rows*.bin")):
+        with file.open("rb") as stream:
+            while True:
+                at = stream.tell()
+                head = stream.read(_HEADER.size)
+                if len(head) < _HEADER.size:
+                    break
+                magic, first, n_rows, size, when, crc = _HEADER.unpack(head)
+                left = os.fstat(stream.fileno()).st_size - stream.tell()
+                if magic != _MAGIC or left < size or zlib.crc32(stream.read(size)) != crc:
+                    break
+                found.append(Block(first, n_rows, file, at, when))
+    return found
+
+
+def writers(folder: Path) -> list[dict[str, Any]]:
+    """Processes that are writing now: ``host``, ``pid``, ``since`` (Unix time, s)."""
+    found = []
+    for file in sorted(folder.glob("lock*")):
+        try:
+            with file.open("r+") as stream:
+                if not _try_lock(stream, alone=False):
+                    found.append(_holder(file))
+        except OSError:
+            continue  # not ours to open, or just removed
+    return found
+
+
+def _stored_key(note: Path) -> Any:
+    try:
+        return json.loads(note.read_text())
+    except ValueError as error:
+        raise OutputExistsError(
+            f"{note} is damaged ({error}); use --restart to discard the unfinished work."
+        ) from error
+
+
+def _holder(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text()))
+    except (OSError, ValueError):
+        return {"host": "unknown", "pid": 0, "since": 0.0}
+
+
+def _locked(file: Path, alone: bool, output: Path) -> BinaryIO:
+    """Hold a lock until the result is closed or the process ends, however it ends.
+
+    Raises
+    ------
+    EnvironmentProblemError
+        If another process holds it.
+    """
+    for _ in range(LOCK_TRIES):
+        stream = file.open("a+b")
+        # The file may have been removed by a run that finished between opening and locking.
+        if _try_lock(stream, alone) and file.exists() and file.stat().st_ino == _inode(stream):
+            if alone:
+                stream.truncate(0)
+                holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+                stream.write(json.dumps(holder).encode())
+                stream.flush()
+            return stream
+        stream.close()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        time.sleep(LOCK_PAUSE)
+    holder = _holder(file)
+    raise EnvironmentProblemError(
+        f"process {holder['pid']} on {holder['host']} is writing {output} already; wait for it, "
+        "or give another --output."
+    )
+
+
+def _try_lock(stream: Any, alone: bool) -> bool:
+    """True unless another process holds it; file systems without locks never say no."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
+            raise
+    return True
+
+
+def _inode(stream: BinaryIO) -> int:
+    return os.fstat(stream.fileno()).st_ino
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename or a new file in a folder survive a power cut."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # not every system opens folders
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
