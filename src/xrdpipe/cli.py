@@ -152,7 +152,11 @@ class Reporter:
         """Say how it ended."""
         if self._json:
             self._say_event(
-                "outcome", path=str(outcome.path), lost=outcome.lost, summary=outcome.summary
+                "outcome",
+                path=str(outcome.path),
+                lost=outcome.lost,
+                summary=outcome.summary,
+                **{name: outcome.details[name] for name in ("scans",) if name in outcome.details},
             )
         elif "table" in outcome.details and sys.stdout.isatty():
             _print_table(str(outcome.path), outcome.details["table"])
@@ -218,6 +222,8 @@ def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
         raise typer.Exit(EXIT_BUG) from error
     reporter.done()
     reporter.finish(outcome)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
     if outcome.lost:
         raise typer.Exit(EXIT_LOST_FRAMES)
 
@@ -319,6 +325,16 @@ def run_pipeline(
     pipeline: typing.Annotated[
         str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
     ],
+    more: typing.Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    scan: typing.Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scan",
+            help="Scan to run the steps for: a folder, an HDF5 file, or a glob. May be given "
+            "several times; scans are run one after the other.",
+            metavar="PATH",
+        ),
+    ] = None,
     set_: typing.Annotated[
         list[str] | None,
         typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE"),
@@ -330,27 +346,41 @@ def run_pipeline(
         bool, typer.Option("--resume", help="Continue earlier work (this is the default).")
     ] = False,
     check: typing.Annotated[
-        bool, typer.Option("--check", help="Check the file and every option; run nothing.")
+        bool,
+        typer.Option("--check", help="Check the file and every input of every step; run nothing."),
     ] = False,
     log_json: typing.Annotated[
         bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
     ] = False,
 ) -> None:
-    """Run the steps of a pipeline file in order.
+    """Run the steps of a pipeline file in order, for one scan or many.
 
     Example: xrdpipe run demo --set simulate.seed=8
+
+    Example: xrdpipe run masked --scan 'raw/scan_*' --set integrate.poni=ceo2.poni
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.pipeline import load_pipeline, run_steps
+        from xrdpipe import campaign
+        from xrdpipe.pipeline import read_pipeline, run_steps
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
-        steps = load_pipeline(pipeline, tuple(set_ or ()), restart)
+        if more and not scan:
+            raise OptionError(f"'{more[0]}' is one argument too many; scans follow --scan.")
+        file = read_pipeline(pipeline, set_ or ())
+        if not scan:
+            steps = file.steps(restart=restart)
+            return (
+                campaign.check_scans([(None, steps)], progress)
+                if check
+                else run_steps(steps, progress)
+            )
+        # An unquoted glob arrives as one value of --scan and further arguments.
+        planned = campaign.plan_scans(file, campaign.find_scans([*scan, *(more or ())]), restart)
         if check:
-            names = ", ".join(step.name for step in steps)
-            return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
-        return run_steps(steps, progress)
+            return campaign.check_scans(planned, progress)
+        return campaign.run_scans(planned, progress)
 
     _carry_out(log_json, work)
 

@@ -24,7 +24,7 @@ from xrdpipe.frames.dead import (
     pixel_mask_reasons,
 )
 from xrdpipe.integration.batch import BatchReducer, unsuited
-from xrdpipe.integration.cache import NO_CACHE, open_cache
+from xrdpipe.integration.cache import NO_CACHE, ArrayCache, open_cache
 from xrdpipe.integration.compiled import describe as describe_kernel
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
@@ -95,7 +95,7 @@ def run(
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
         discard_leftover(output)
-        return Outcome(output, 0, f"{output}: already done.")
+        return Outcome.already_done(output)
     with PartFolder(output, columns_of(job)) as parts, stopping() as stop:
         _integrate_missing(job, parts, execution, dataclasses.replace(progress, stopped=stop))
         stop.check(f"the frames integrated so far are kept in {parts.folder}")
@@ -123,8 +123,63 @@ def _integrate_missing(
     progress.done()
 
 
-def prepare(config: IntegrateConfig, progress: Progress) -> Job:
-    """Open everything, decide the pixels, build the matrix; raises before work starts."""
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything opened and decided; nothing slow is computed yet.
+
+    Parameters
+    ----------
+    first
+        The first frame that can be read, as stored.
+    masked
+        What ``--mask`` adds; None for nothing.
+    dead
+        The file's pixel mask, oriented, True = unusable; None where it has none.
+    """
+
+    config: IntegrateConfig
+    cache: ArrayCache
+    source: FrameSource
+    first: NDArray[Any]
+    geometry: Geometry
+    kind: PixelKind
+    masked: Mask | None
+    dead: NDArray[np.bool_] | None
+    corrections: Mapping[str, Correction]
+    normalisation: Normalisation
+    binning: Binning
+
+    def mask_sources(self) -> tuple[tuple[str, int, str], ...]:
+        """Why pixels are left out in every frame: (name, pixels, sha256 or "")."""
+        gaps = int(self.geometry.gap_mask.sum())
+        in_file = self.source.detector.pixel_mask
+        sources = [(f"detector gaps of {self.geometry.detector_name}", gaps, "")]
+        if in_file is not None:
+            sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
+        sources += [*_dead_by(self.corrections), *(self.masked.sources if self.masked else ())]
+        return tuple(sources)
+
+    def key(self) -> dict[str, Any]:
+        """The key of decision 21: what the numbers depend on, contents by hash."""
+        options = {k: v for k, v in self.config.resolved().items() if k not in NOT_IN_KEY}
+        hashes = {name: correction.sha256 for name, correction in self.corrections.items()}
+        return {
+            "stage": "integrate",
+            "options": options,
+            "poni": self.geometry.poni_sha256,
+            "masks": [[_without_folder(name), *rest] for name, *rest in self.mask_sources()],
+            "dark": hashes.get("dark", ""),
+            "flat": hashes.get("flat", ""),
+            **self.normalisation.key(),
+            "frames": [
+                [r.file, r.place, r.index, r.size, r.mtime_ns] for r in _relative(self.source)
+            ],
+            "versions": software_versions(),
+        }
+
+
+def open_inputs(config: IntegrateConfig, progress: Progress) -> Inputs:
+    """Open everything and decide the pixels; raises if an input or option cannot be used."""
     cache = open_cache(progress.note) if config.cache else NO_CACHE
     source = open_frames(config.frames)
     progress.note(f"frames: {source.kind}")
@@ -159,27 +214,39 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
         progress.note(f"warning: {warning}")
     normalisation = load_normalisation(config, source, progress)
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
-    settings = _settings(config, kind, progress)
     dead = _file_mask(source, geometry, config)
-    planes = {name: correction.plane for name, correction in corrections.items()}
-    mask = None if masked is None else masked.pixels
-    reducer = FrameReducer(geometry, binning, settings, dead, mask, **planes, cache=cache)
-    _check_pixels_left(reducer, config)
-    batch, path = _batch_reducer(reducer, source, first, kind, config, progress)
-    progress.note(f"integration: {path}")
-    parameters = _parameters(config, source, geometry, binning, kind, corrections)
-    parameters["integration_path"] = path
-    header = _header(
+    return Inputs(
         config,
+        cache,
         source,
+        first,
         geometry,
-        binning,
-        reducer,
-        [*_dead_by(corrections), *(() if masked is None else masked.sources)],
+        kind,
+        masked,
+        dead,
+        corrections,
         normalisation,
-        parameters,
+        binning,
     )
-    header = _with_key(header, config, geometry, corrections, normalisation)
+
+
+def prepare(config: IntegrateConfig, progress: Progress) -> Job:
+    """Open everything, decide the pixels, build the matrix; raises before work starts."""
+    inputs = open_inputs(config, progress)
+    source, geometry, binning, kind = inputs.source, inputs.geometry, inputs.binning, inputs.kind
+    normalisation = inputs.normalisation
+    settings = _settings(config, kind, progress)
+    planes = {name: correction.plane for name, correction in inputs.corrections.items()}
+    mask = None if inputs.masked is None else inputs.masked.pixels
+    reducer = FrameReducer(
+        geometry, binning, settings, inputs.dead, mask, **planes, cache=inputs.cache
+    )
+    _check_pixels_left(reducer, config)
+    batch, path = _batch_reducer(reducer, source, inputs.first, kind, config, progress)
+    progress.note(f"integration: {path}")
+    parameters = _parameters(config, source, geometry, binning, kind, inputs.corrections)
+    parameters["integration_path"] = path
+    header = _header(inputs, reducer, parameters)
     polarization = config.polarization_factor
     progress.note(
         f"polarization factor {'none' if polarization is None else polarization}, "
@@ -440,16 +507,9 @@ def _parameters(
     return parameters
 
 
-def _header(
-    config: IntegrateConfig,
-    source: FrameSource,
-    geometry: Geometry,
-    binning: Binning,
-    reducer: FrameReducer,
-    masked: Sequence[tuple[str, int, str]],
-    normalisation: Normalisation,
-    parameters: dict[str, Any],
-) -> PatternsHeader:
+def _header(inputs: Inputs, reducer: FrameReducer, parameters: dict[str, Any]) -> PatternsHeader:
+    config, source, geometry = inputs.config, inputs.source, inputs.geometry
+    binning, normalisation = inputs.binning, inputs.normalisation
     settings = reducer.settings
     signals = ["I", "coverage"]
     if config.error_model == "azimuthal" or (
@@ -458,12 +518,6 @@ def _header(
         signals.insert(1, "I_errors")
     if config.spottiness:
         signals += ["spottiness", "azimuthal_excess_variance"]
-    gaps = int(geometry.gap_mask.sum())
-    in_file = source.detector.pixel_mask
-    sources = [(f"detector gaps of {geometry.detector_name}", gaps, "")]
-    if in_file is not None:
-        sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
-    sources += masked
     used = {
         "error_model": config.error_model if "I_errors" in signals else "none",
         "outlier_rejection": config.reject if "masked" in settings.variants else "none",
@@ -483,9 +537,9 @@ def _header(
         numbered=source.numbered,
         detector_name=geometry.detector_name,
         pixel_size=geometry.pixel_size,
-        mask=Mask(static, tuple(sources)),
+        mask=Mask(static, inputs.mask_sources()),
         config=config.recorded(),
-        key={},
+        key=inputs.key(),
         title=source.name,
         monitors=normalisation.monitors,
         exposure=normalisation.exposure,
@@ -521,30 +575,6 @@ def _relative(source: FrameSource) -> tuple[Any, ...]:
         dataclasses.replace(record, file=os.path.relpath(file, common))
         for record, file in zip(source.records, files, strict=True)
     )
-
-
-def _with_key(
-    header: PatternsHeader,
-    config: IntegrateConfig,
-    geometry: Geometry,
-    corrections: Mapping[str, Correction],
-    normalisation: Normalisation,
-) -> PatternsHeader:
-    """Add the key of decision 21: what the numbers depend on, contents by hash."""
-    options = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
-    hashes = {name: correction.sha256 for name, correction in corrections.items()}
-    key = {
-        "stage": "integrate",
-        "options": options,
-        "poni": geometry.poni_sha256,
-        "masks": [[_without_folder(name), *rest] for name, *rest in header.mask.sources],
-        "dark": hashes.get("dark", ""),
-        "flat": hashes.get("flat", ""),
-        **normalisation.key(),
-        "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in header.records],
-        "versions": software_versions(),
-    }
-    return dataclasses.replace(header, key=key)
 
 
 def _without_folder(reference: str) -> str:

@@ -30,7 +30,7 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import FloatArray, Outcome, Predictions, Progress
+from xrdpipe.types import FloatArray, FrameSource, Grid, Outcome, Predictions, Progress
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
@@ -87,11 +87,11 @@ def run(
         card = model.card
         scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
-        decision = Decision(model, card, _prior(config, card), plan)
-        key = _key(config, source, variant, model_sha256(folder))
+        decision = Decision(model, card, prior_of(config, card), plan)
+        key = run_key(config, source, variant, model_sha256(folder))
         into_patterns = output.resolve() == patterns.resolve()
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
-            return Outcome(output, 0, f"{output}: already done.")
+            return Outcome.already_done(output)
         check_coverage(source, card.grid, plan)
         _note_polarization(source, card, plan, progress)
         if missing := _missing_channels(source, card):
@@ -211,43 +211,60 @@ def _patterns_path(
 ) -> Path:
     """The patterns file: the argument, or what integrating the frames gives."""
     if config.poni is None:
-        if len(config.patterns) != 1:
-            raise OptionError(
-                f"map takes one patterns file, got {len(config.patterns)}; to map frames, "
-                "give --poni."
-            )
-        path = Path(config.patterns[0])
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; to map frames, give --poni.")
-        return path
-    _check_before_integrating(config, card, progress)
+        return patterns_given(config)
+    check_before_integrating(config, card, progress)
     import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
-    stem = output.stem.removesuffix("_map")
-    path = output.with_name(f"{stem}_patterns.h5")
+    inner = integration_of(config, output, card)
+    outcome = integrate.run(inner, progress, execution)
+    progress.note(outcome.summary)
+    assert inner.output is not None
+    return inner.output
+
+
+def patterns_given(config: MapConfig) -> Path:
+    """The one patterns file of a map without ``--poni``."""
+    if len(config.patterns) != 1:
+        raise OptionError(
+            f"map takes one patterns file, got {len(config.patterns)}; to map frames, give --poni."
+        )
+    path = Path(config.patterns[0])
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; to map frames, give --poni.")
+    return path
+
+
+def patterns_beside(output: Path) -> Path:
+    """Where the patterns of ``map --poni`` go."""
+    return output.with_name(f"{output.stem.removesuffix('_map')}_patterns.h5")
+
+
+def integration_of(config: MapConfig, output: Path, card: ModelCard) -> IntegrateConfig:
+    """How the frames of ``map --poni`` are integrated, and where the patterns go."""
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
     variant = config.variant or "masked"
     # Where outliers are rejected anyway, what they carried costs little and the model may see it.
     rejecting = variant != "unmasked" and config.reject != "none"
     settings["spottiness"] |= rejecting and "spottiness" in card.channels
-    outcome = integrate.run(
-        IntegrateConfig(
-            frames=config.patterns,
-            output=path,
-            variant=variant,
-            **settings,
-        ),
-        progress,
-        execution,
+    return IntegrateConfig(
+        frames=config.patterns,
+        output=patterns_beside(output),
+        variant=variant,
+        **settings,
     )
-    progress.note(outcome.summary)
-    return path
 
 
-def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
+def check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
     """Refuse a scan or geometry that cannot give a map before hours of integration."""
     source = open_frames(config.patterns)
     resolve_scan(config, source)
+    check_geometry_reaches(config, source, card.grid, progress)
+
+
+def check_geometry_reaches(
+    config: MapConfig | IntegrateConfig, source: FrameSource, grid: Grid, progress: Progress
+) -> None:
+    """Refuse frames whose patterns cannot cover half of the grid."""
     assert config.poni is not None
     rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
     geometry = load_geometry(
@@ -258,10 +275,11 @@ def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Prog
         cache=open_cache(progress.note) if config.cache else NO_CACHE,
     )
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
-    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
+    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, grid)
 
 
-def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+def prior_of(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+    """Prior probability of each phase: the option's, or the model's."""
     if config.prior is None:
         return card.prior
     if len(config.prior) == 1:
@@ -297,7 +315,10 @@ def _missing_channels(source: PatternsFile, card: ModelCard) -> list[str]:
     return [name for name in OPTIONAL if name in card.channels and name not in source.signals]
 
 
-def _key(config: MapConfig, source: PatternsFile, variant: str, model_hash: str) -> dict[str, Any]:
+def run_key(
+    config: MapConfig, source: PatternsFile, variant: str, model_hash: str
+) -> dict[str, Any]:
+    """The key of decision 21."""
     resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     return {
         "stage": "map",

@@ -23,9 +23,9 @@ from xrdpipe.store.nexus import (
     now,
     open_processed,
     put,
+    put_key,
     text,
 )
-from xrdpipe.store.parts import key_text
 from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import Grid, Patterns, Scan, ScanAxis
 
@@ -102,7 +102,7 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     put(process, "version", __version__)
     put(process, "date", now())
     put(process, "sequence_index", 3)
-    put(process, "run_key", key_text(header.key))
+    put_key(process, header.key)
     names = put(process, "phase_names", fixed_strings(list(phase_map.phase_names)))
     names.attrs["long_name"] = "entry i names index i of every (phase, y, x) dataset"
     model = new_group(process, "model", "NXparameters")

@@ -28,6 +28,7 @@ from xrdpipe.store.nexus import (
     new_root,
     now,
     put,
+    put_key,
 )
 from xrdpipe.store.parts import key_text
 from xrdpipe.store.writing import whole_hdf5
@@ -168,7 +169,7 @@ def _write_nexus(path: Path, record: MaskRecord) -> None:
         put(process, "program", "xrdpipe mask")
         put(process, "version", __version__)
         put(process, "date", now())
-        put(process, "run_key", key_text(record.key))
+        put_key(process, record.key)
         put(process, "config_json", json.dumps(dict(record.config), sort_keys=True))
         put(process, "frames_used", fixed_strings(list(record.frames)))
         put(process, "frames_skipped", fixed_strings(list(record.skipped)))

@@ -25,10 +25,11 @@ from xrdpipe.store.nexus import (
     now,
     open_processed,
     put,
+    put_key,
     rows_dataset,
     text,
 )
-from xrdpipe.store.parts import Rows, key_text
+from xrdpipe.store.parts import Rows
 from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
 
@@ -251,7 +252,7 @@ def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
     put(reduction, "reference", header.reference)
     put(reduction, "note", header.note)
     put(reduction, "sequence_index", 1)
-    put(reduction, "run_key", key_text(key))
+    put_key(reduction, key)
     given = new_group(reduction, "input", "NXparameters")
     for name, value in header.parameters.items():
         put(given, name, value)
@@ -395,7 +396,7 @@ def write_resampled(
         put(process, "version", __version__)
         put(process, "date", now())
         put(process, "sequence_index", 2)
-        put(process, "run_key", key_text(key))
+        put_key(process, key)
         for name, value in details.items():
             put(process, name, value)
         data = new_group(entry, "data", "NXdata", signal="I", interpretation="spectrum")

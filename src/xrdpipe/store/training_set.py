@@ -20,9 +20,9 @@ from xrdpipe.store.nexus import (
     new_root,
     now,
     put,
+    put_key,
     rows_dataset,
 )
-from xrdpipe.store.parts import key_text
 from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import Grid
 
@@ -146,5 +146,5 @@ def _describe(entry: h5py.Group, about: TrainingSet) -> None:
     put(process, "program", "xrdpipe synthesize")
     put(process, "version", __version__)
     put(process, "date", now())
-    put(process, "run_key", key_text(about.key))
+    put_key(process, about.key)
     put(process, "config_json", json.dumps(dict(about.config), sort_keys=True))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError, InputMissingError
+from xrdpipe.store.nexus import say_pipeline
 from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import BoolArray
 
@@ -84,6 +85,7 @@ def write_truth(path: Path, truth: Truth) -> None:
         entry.attrs["NX_class"] = "NXentry"
         group = entry.create_group("truth")
         group.attrs["NX_class"] = "NXcollection"
+        say_pipeline(group)
         group.create_dataset("phase_names", data=list(truth.phase_names), dtype=h5py.string_dtype())
         arrays: dict[str, NDArray[Any]] = {
             "presence": truth.presence.astype(np.uint8),
