@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Clock:
@@ -26,6 +29,16 @@ class Clock:
             spent = time.perf_counter() - begun
             with self._lock:
                 self._seconds[work] += spent
+
+    def each(self, work: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Hand on the items, counting the time they take to come as ``work``."""
+        iterator = iter(items)
+        while True:
+            with self(work):
+                item = next(iterator, None)
+            if item is None:
+                return
+            yield item
 
     def read(self) -> dict[str, float]:
         """Seconds so far, by kind of work, to the microsecond."""
