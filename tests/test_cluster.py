@@ -21,6 +21,7 @@ from xrdpipe.cli import main
 from xrdpipe.cluster import ClusterExecution, cut
 from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import EnvironmentProblemError, OptionError
+from xrdpipe.pipeline import read_pipeline
 from xrdpipe.stages import integrate
 from xrdpipe.stages.reduction import BLOCK_ROWS
 from xrdpipe.stages.shard import Shard
@@ -71,8 +72,9 @@ def alone(frames):
 @pytest.fixture
 def work(frames, alone, tmp_path, monkeypatch):
     """An empty working folder that sees the frames by relative paths."""
-    for name in ("frames.h5", "geometry.poni", "pipeline.toml"):
-        os.link(frames / name, tmp_path / name)
+    os.link(frames / "frames.h5", tmp_path / "frames.h5")
+    for name in ("geometry.poni", "pipeline.toml"):
+        (tmp_path / name).write_bytes((frames / name).read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -103,7 +105,7 @@ def test_shards_are_whole_blocks_and_cover_every_row_once(total, of):
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
 def test_a_shard_that_does_not_exist_is_refused(text):
-    with pytest.raises(OptionError, match="expected I/N with I from 1 to N"):
+    with pytest.raises(OptionError, match="expected I/N, I from 1 to N"):
         Shard.parse(text)
 
 
@@ -155,6 +157,24 @@ def test_shards_of_another_number_go_on_where_the_first_ended(work, alone):
     assert before
     assert exit_code("merge", "pipeline.toml") == 0
     assert differences("patterns.h5", alone) == []
+
+
+def test_shards_of_several_scans(work, alone, capsys):
+    for name in ("a", "b"):
+        os.link("frames.h5", f"{name}.h5")
+    Path("pipeline.toml").write_text(PIPELINE.replace('"frames.h5"', '"{scan}"'))
+    scans = ("pipeline.toml", "--scan", "[ab].h5", "--set", "integrate.output='{name}/p.h5'")
+    scans += ("--set", "resample.patterns='{name}/p.h5'", "--set", "resample.output='{name}/g.h5'")
+    for number in (1, 2):
+        assert exit_code("run", *scans, "--shard", f"{number}/2") == 0
+    assert exit_code("merge", *scans) == 0
+    assert "2 scans: 2 ok." in capsys.readouterr().out
+    for name in ("a", "b"):
+        with h5py.File(f"{name}/p.h5") as merged, h5py.File(alone) as expected:
+            data = "entry/azint1d_masked/data/I"
+            assert np.array_equal(merged[data][()], expected[data][()], equal_nan=True)
+        assert Path(f"{name}/g.h5").exists()
+    assert exit_code("merge", "a/p.h5", "--scan", "a.h5") == 2
 
 
 def test_shards_with_other_options_are_refused(work, capsys):
@@ -231,22 +251,19 @@ def test_ranges_keep_to_blocks(size, threads, longest):
 
 @pytest.mark.parametrize("word", ["a b", "x\ny", "$(id)", "`id`", "a;b"])
 def test_what_a_pipeline_asks_for_cannot_become_a_command(work, word):
-    from xrdpipe.pipeline import cluster_options
-
     Path("pipeline.toml").write_text(f"[cluster]\nqueue = {json.dumps(word)}\n" + PIPELINE)
     with pytest.raises(OptionError, match="characters other than letters"):
-        cluster_options("pipeline.toml")
+        read_pipeline("pipeline.toml")
 
 
 def test_options_of_jobs_come_from_the_pipeline(work):
-    from xrdpipe.pipeline import cluster_options, load_pipeline
-
     Path("pipeline.toml").write_text('[cluster]\nqueue = "short"\ncores = 4\n' + PIPELINE)
-    options = cluster_options("pipeline.toml", ("cluster.jobs=3",))
+    pipeline = read_pipeline("pipeline.toml", ("cluster.jobs=3",))
+    options = pipeline.cluster
     assert (options.queue, options.cores, options.jobs) == ("short", 4, 3)
-    assert [step.name for step in load_pipeline("pipeline.toml")] == ["integrate", "resample"]
+    assert [step.name for step in pipeline.steps()] == ["integrate", "resample"]
     with pytest.raises(OptionError, match="unknown option 'prologue'"):
-        cluster_options("pipeline.toml", ("cluster.prologue=rm",))
+        read_pipeline("pipeline.toml", ("cluster.prologue=rm",))
 
 
 class Notes:

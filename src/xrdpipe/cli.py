@@ -10,6 +10,7 @@ import time
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ from xrdpipe.stages import run_stage
 from xrdpipe.types import Outcome, Progress
 
 if TYPE_CHECKING:
+    from xrdpipe.campaign import Run
+    from xrdpipe.pipeline import Pipeline, ScanName, Step
     from xrdpipe.stages.reduction import Execution
 
 app = typer.Typer(
@@ -156,7 +159,11 @@ class Reporter:
         """Say how it ended."""
         if self._json:
             self._say_event(
-                "outcome", path=str(outcome.path), lost=outcome.lost, summary=outcome.summary
+                "outcome",
+                path=str(outcome.path),
+                lost=outcome.lost,
+                summary=outcome.summary,
+                **{name: outcome.details[name] for name in ("scans",) if name in outcome.details},
             )
         elif "table" in outcome.details and sys.stdout.isatty():
             _print_table(str(outcome.path), outcome.details["table"])
@@ -222,6 +229,8 @@ def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
         raise typer.Exit(EXIT_BUG) from error
     reporter.done()
     reporter.finish(outcome)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
     if outcome.lost:
         raise typer.Exit(EXIT_LOST_FRAMES)
 
@@ -337,14 +346,29 @@ _SCHEDULER_PARAMETER = inspect.Parameter(
     "scheduler", inspect.Parameter.KEYWORD_ONLY, annotation=_Scheduler, default=None
 )
 
+_LogJson = typing.Annotated[
+    bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
+]
+
 _LOG_JSON = inspect.Parameter(
-    "log_json",
-    inspect.Parameter.KEYWORD_ONLY,
-    annotation=typing.Annotated[
-        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
-    ],
-    default=False,
+    "log_json", inspect.Parameter.KEYWORD_ONLY, annotation=_LogJson, default=False
 )
+
+_Scans = typing.Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scan",
+        help="Scan to run the steps for: a folder, an HDF5 file, or a glob. May be given "
+        "several times; scans are run one after the other.",
+        metavar="PATH",
+    ),
+]
+
+_MoreScans = typing.Annotated[list[str] | None, typer.Argument(hidden=True)]
+
+_Changes = typing.Annotated[
+    list[str] | None, typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE")
+]
 
 
 for _name, _kind in config.STAGES.items():
@@ -356,10 +380,9 @@ def run_pipeline(
     pipeline: typing.Annotated[
         str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
     ],
-    set_: typing.Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE"),
-    ] = None,
+    more: _MoreScans = None,
+    scan: _Scans = None,
+    set_: _Changes = None,
     restart: typing.Annotated[
         bool, typer.Option("--restart", help="Discard earlier work of every step.")
     ] = False,
@@ -367,7 +390,8 @@ def run_pipeline(
         bool, typer.Option("--resume", help="Continue earlier work (this is the default).")
     ] = False,
     check: typing.Annotated[
-        bool, typer.Option("--check", help="Check the file and every option; run nothing.")
+        bool,
+        typer.Option("--check", help="Check the file and every input of every step; run nothing."),
     ] = False,
     scheduler: _Scheduler = None,
     shard: typing.Annotated[
@@ -379,38 +403,75 @@ def run_pipeline(
             metavar="I/N",
         ),
     ] = None,
-    log_json: typing.Annotated[
-        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
-    ] = False,
+    log_json: _LogJson = False,
 ) -> None:
-    """Run the steps of a pipeline file in order.
+    """Run the steps of a pipeline file in order, for one scan or many.
 
     Example: xrdpipe run demo --set simulate.seed=8
+
+    Example: xrdpipe run masked --scan 'raw/scan_*' --set integrate.poni=ceo2.poni
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.pipeline import cluster_options, load_pipeline, run_steps
+        from xrdpipe import campaign
+        from xrdpipe.pipeline import read_pipeline
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
-        steps = load_pipeline(pipeline, tuple(set_ or ()), restart)
+        if shard is not None and (restart or scheduler):
+            raise OptionError(
+                f"--shard and {'--restart' if restart else '--scheduler'} exclude each other: "
+                "shards share the work that is there, each with the cores of its own process."
+            )
+        file = read_pipeline(pipeline, set_ or ())
+        planned = _planned(file, scan, more, restart)
         if check:
-            names = ", ".join(step.name for step in steps)
-            return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
-        if shard is not None:
-            from xrdpipe.shards import run_shard
-
-            if restart or scheduler:
-                raise OptionError(
-                    f"--shard and {'--restart' if restart else '--scheduler'} exclude each other: "
-                    "shards share the work that is there, each with the cores of its own process."
-                )
-            return run_shard(steps, shard, progress)
-        options = cluster_options(pipeline, tuple(set_ or ()))
-        with _on_cluster(scheduler, options) as execution:
-            return run_steps(steps, progress, execution)
+            return campaign.check_scans(planned, progress)
+        with _way_to_run(scheduler, shard, file.cluster) as run:
+            return _run_planned(planned, progress, run)
 
     _carry_out(log_json, work)
+
+
+@contextmanager
+def _way_to_run(
+    scheduler: str | None, shard: str | None, options: config.ClusterConfig
+) -> Iterator[Run]:
+    """How the steps of a scan are run: here, on a cluster, or a share of them."""
+    from xrdpipe.pipeline import run_steps
+
+    if shard is not None:
+        from xrdpipe.shards import run_shard
+        from xrdpipe.stages.shard import Shard
+
+        yield partial(run_shard, shard=Shard.parse(shard))
+        return
+    with _on_cluster(scheduler, options) as execution:
+        yield partial(run_steps, execution=execution)
+
+
+def _planned(
+    file: Pipeline, scan: list[str] | None, more: list[str] | None, restart: bool = False
+) -> list[tuple[ScanName | None, list[Step]]]:
+    """The steps of every scan; where none is given, the steps as the file has them."""
+    from xrdpipe import campaign
+
+    if more and not scan:
+        raise OptionError(f"'{more[0]}' is one argument too many; scans follow --scan.")
+    if not scan:
+        return [(None, file.steps(restart=restart))]
+    # An unquoted glob arrives as one value of --scan and further arguments.
+    scans = campaign.find_scans([*scan, *(more or ())])
+    return [*campaign.plan_scans(file, scans, restart)]
+
+
+def _run_planned(
+    planned: list[tuple[ScanName | None, list[Step]]], progress: Progress, run: Run
+) -> Outcome:
+    from xrdpipe import campaign
+
+    scans = [(scan, steps) for scan, steps in planned if scan is not None]
+    return campaign.run_scans(scans, progress, run) if scans else run(planned[0][1], progress)
 
 
 @app.command("merge")
@@ -423,29 +484,30 @@ def merge(
             metavar="FILE",
         ),
     ],
-    set_: typing.Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Change one option, as for the shards.", metavar="STEP.KEY=VALUE"
-        ),
-    ] = None,
-    log_json: typing.Annotated[
-        bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
-    ] = False,
+    more: _MoreScans = None,
+    scan: _Scans = None,
+    set_: _Changes = None,
+    log_json: _LogJson = False,
 ) -> None:
-    """Complete a pipeline whose frames were integrated by 'run --shard'.
+    """Complete what 'run --shard' began: write the patterns, run the steps after them.
 
     Example: xrdpipe merge pipeline.toml
+
+    Example: xrdpipe merge patterns.h5
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.shards import merge_output, merge_pipeline
+        from xrdpipe.pipeline import read_pipeline
+        from xrdpipe.shards import merge_output, merge_steps
 
-        if Path(target).suffix in (".h5", ".part"):
-            if set_:
-                raise OptionError("--set belongs to a pipeline; the shards left theirs complete.")
-            return merge_output(Path(target), progress)
-        return merge_pipeline(target, tuple(set_ or ()), progress)
+        if Path(target).suffix not in (".h5", ".part"):
+            planned = _planned(read_pipeline(target, set_ or ()), scan, more)
+            return _run_planned(planned, progress, merge_steps)
+        if scan or set_ or more:
+            raise OptionError(
+                f"--scan and --set go with a pipeline file; {target} tells its own pipeline."
+            )
+        return merge_output(Path(target), progress)
 
     _carry_out(log_json, work)
 

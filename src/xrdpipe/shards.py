@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from xrdpipe.config import STAGES, IntegrateConfig, MapConfig
 from xrdpipe.errors import EnvironmentProblemError, InputError, InputMissingError
-from xrdpipe.pipeline import Step, load_pipeline, run_steps
-from xrdpipe.stages import integrate, run_stage
-from xrdpipe.stages import map as map_stage
+from xrdpipe.pipeline import Step, run_steps
+from xrdpipe.stages import run_stage
+from xrdpipe.stages.checks import outputs_of
 from xrdpipe.stages.job import Job
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, Execution
 from xrdpipe.stages.shard import WRITER, Shard
@@ -36,18 +36,15 @@ LAST_FILE = {"simulate": "simulate.json", "train": "model.json"}
 """Stages whose output is a folder: the file that is written last."""
 
 
-def run_shard(steps: list[Step], share: str, progress: Progress) -> Outcome:
+def run_shard(steps: list[Step], progress: Progress, shard: Shard) -> Outcome:
     """Integrate a share of the frames of every step that integrates; the other steps are left out.
 
     Raises
     ------
-    OptionError
-        If ``share`` is none, such as ``3/8``.
     InputError
         If no step integrates frames, or a step before has not been run: many processes that run
         it at once would be in each other's way.
     """
-    shard = Shard.parse(share)
     places = [place for place, step in enumerate(steps) if integrated_file(step) is not None]
     if not places:
         raise InputError(
@@ -68,7 +65,7 @@ def run_shard(steps: list[Step], share: str, progress: Progress) -> Outcome:
     return Outcome(outcomes[-1].path, 0, summary)
 
 
-def merge_pipeline(reference: str, changes: tuple[str, ...], progress: Progress) -> Outcome:
+def merge_steps(steps: list[Step], progress: Progress) -> Outcome:
     """Complete a pipeline whose frames were integrated in shards.
 
     Raises
@@ -76,7 +73,7 @@ def merge_pipeline(reference: str, changes: tuple[str, ...], progress: Progress)
     EnvironmentProblemError
         If rows are missing: names the shards to run again.
     """
-    return _merge(load_pipeline(reference, changes), progress)
+    return run_steps(steps, progress, Execution(_nothing_missing))
 
 
 def merge_output(output: Path, progress: Progress) -> Outcome:
@@ -112,34 +109,24 @@ def merge_output(output: Path, progress: Progress) -> Outcome:
     if not origin.is_dir():
         raise InputMissingError(f"{origin}, the folder in which the shards ran, is not there.")
     with contextlib.chdir(origin):
-        return _merge(steps, progress)
-
-
-def _merge(steps: list[Step], progress: Progress) -> Outcome:
-    return run_steps(steps, progress, Execution(_nothing_missing))
+        return merge_steps(steps, progress)
 
 
 def _check_done(step: Step) -> None:
-    output = getattr(step.settings, "output", None)
-    if output is None:
-        return
-    last = Path(output)
-    if step.stage in LAST_FILE:
-        last /= LAST_FILE[step.stage]
-    if not last.exists() or part_folder(last).exists():
-        raise InputError(
-            f"step '{step.name}' comes before the integration and is not done ({last} is not "
-            "complete); run it first, for example with a pipeline file of its own, or run the "
-            "whole pipeline without --shard."
-        )
+    for output in outputs_of(step.settings):
+        last = output / LAST_FILE[step.stage] if step.stage in LAST_FILE else output
+        if not last.exists():
+            raise InputError(
+                f"step '{step.name}' comes before the integration and is not done ({last} is not "
+                "there); run it first, for example from a pipeline file of its own."
+            )
 
 
 def integrated_file(step: Step) -> Path | None:
     """Where a step puts the patterns it integrates; None if it integrates none."""
-    if isinstance(step.settings, IntegrateConfig):
-        return integrate.output_of(step.settings)
-    if isinstance(step.settings, MapConfig) and step.settings.poni is not None:
-        return map_stage.patterns_of(step.settings)
+    of_frames = isinstance(step.settings, MapConfig) and step.settings.poni is not None
+    if of_frames or isinstance(step.settings, IntegrateConfig):
+        return outputs_of(step.settings)[0]
     return None
 
 
@@ -172,7 +159,7 @@ def _nothing_missing(job: Job, waiting: NDArray[np.intp], progress: Progress) ->
     if not waiting.size:
         return iter(())
     total = len(job.source.records)
-    folder = part_folder(integrate.output_of(job.config))
+    folder = part_folder(outputs_of(job.config)[0])
     shares = {
         Shard(int(match[1]), int(match[2]))
         for file in folder.glob("rows-*.bin")

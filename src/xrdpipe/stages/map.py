@@ -23,6 +23,7 @@ from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
 from xrdpipe.stages.ahead import import_ahead
+from xrdpipe.stages.clock import Clock
 from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.scans import positions_identity, resolve_scan
@@ -30,7 +31,7 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import FloatArray, Outcome, Predictions, Progress
+from xrdpipe.types import FloatArray, FrameSource, Grid, Outcome, Predictions, Progress
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
@@ -75,16 +76,16 @@ def run(
         Path of the map, number of lost pixels with a frame, and a summary.
     """
     progress = progress or Progress()
-    output = _output_of(config)
+    output = config.output or Path("map.h5")
     folder = find_model(config.model)
     if config.poni is None:
-        patterns = _patterns_given(config)
+        patterns = patterns_given(config)
     else:
-        integrated = _integrated(config, read_card(folder), progress, execution)
+        integrated = _integrated(config, output, read_card(folder), progress, execution)
         if execution is not None and execution.shard is not None:
             return integrated
         progress.note(integrated.summary)
-        patterns = patterns_of(config)
+        patterns = patterns_beside(output)
     from xrdpipe.nn.inference import load_model
 
     both = config.variant == BOTH
@@ -94,11 +95,11 @@ def run(
         card = model.card
         scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
-        decision = Decision(model, card, _prior(config, card), plan)
-        key = _key(config, source, variant, model_sha256(folder))
+        decision = Decision(model, card, prior_of(config, card), plan)
+        key = run_key(config, source, variant, model_sha256(folder))
         into_patterns = output.resolve() == patterns.resolve()
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
-            return Outcome(output, 0, f"{output}: already done.")
+            return Outcome.already_done(output)
         check_coverage(source, card.grid, plan)
         _note_polarization(source, card, plan, progress)
         if missing := _missing_channels(source, card):
@@ -106,10 +107,11 @@ def run(
                 f"warning: model {card.name} can use {', '.join(missing)}, which {patterns} lacks; "
                 "it copes, but sees less (integrate --spottiness gives it)"
             )
-        predictions = predict(source, decision, progress)
+        clock = Clock()
+        predictions = predict(source, decision, progress, clock)
         if both:
             with PatternsFile(patterns, "unmasked") as other:
-                predictions = together(predictions, predict(other, decision, progress))
+                predictions = together(predictions, predict(other, decision, progress, clock))
         if config.neighbours and scan.irregular:
             progress.note(
                 "warning: the positions form no grid, so pixels have no neighbours; "
@@ -132,22 +134,28 @@ def run(
             parameters=_parameters(config, source, variant, decision, folder)
             | _neighbours(phase_map),
         )
-        if into_patterns:
-            source.close()
-            write_map_into_patterns(output, header, phase_map)
-        else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
-            write_map(output, header, phase_map, card.grid, blocks)
+        with clock("write"):
+            if into_patterns:
+                source.close()
+                write_map_into_patterns(output, header, phase_map)
+            else:
+                blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
+                write_map(output, header, phase_map, card.grid, blocks)
     if config.png:
-        draw_map(output.with_suffix(".png"), phase_map, header.title)
+        with clock("draw"):
+            draw_map(output.with_suffix(".png"), phase_map, header.title)
+    progress.event("times", {"stage": "map", "seconds": clock.read()})
     lost = int(np.isin(predictions.status, [*LOST]).sum())
     return Outcome(output, lost, _summary(output, phase_map, config.png))
 
 
-def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
+def predict(
+    source: PatternsFile, decision: Decision, progress: Progress, clock: Clock | None = None
+) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
     from xrdpipe.nn.inference import prior_shift
+
+    clock = clock or Clock()
 
     n_phases = len(decision.card.phases)
     probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
@@ -160,14 +168,16 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     )
     model = decision.model.for_map(source.n_rows, patterns_of_map)
     progress.start("map", source.n_rows)
-    for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
+    blocks = resampled_blocks(source, decision.card.grid, decision.plan)
+    for first, patterns in clock.each("resample", blocks):
         where = slice(first, first + patterns.intensity.shape[0])
         usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
         outside = (patterns.status == FrameStatus.OK) & ~usable
         status[where][outside] = PixelStatus.OUTSIDE_GRID
-        block, width, strange = model.predict(
-            patterns.intensity, patterns.coverage, patterns.spottiness
-        )
+        with clock("infer"):
+            block, width, strange = model.predict(
+                patterns.intensity, patterns.coverage, patterns.spottiness
+            )
         if decision.prior != decision.card.prior:
             block = prior_shift(block, decision.card.prior, decision.prior)
         seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
@@ -209,17 +219,21 @@ def together(masked: Predictions, unmasked: Predictions) -> Predictions:
     )
 
 
-def _output_of(config: MapConfig) -> Path:
-    return config.output or Path("map.h5")
+def _integrated(
+    config: MapConfig,
+    output: Path,
+    card: ModelCard,
+    progress: Progress,
+    execution: Execution | None,
+) -> Outcome:
+    """Integrate the frames of a map."""
+    check_before_integrating(config, card, progress)
+    import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
+    return integrate.run(integration_of(config, output, card), progress, execution)
 
 
-def patterns_of(config: MapConfig) -> Path:
-    """The file that patterns integrated for a map go to."""
-    output = _output_of(config)
-    return output.with_name(f"{output.stem.removesuffix('_map')}_patterns.h5")
-
-
-def _patterns_given(config: MapConfig) -> Path:
+def patterns_given(config: MapConfig) -> Path:
+    """The one patterns file of a map without ``--poni``."""
     if len(config.patterns) != 1:
         raise OptionError(
             f"map takes one patterns file, got {len(config.patterns)}; to map frames, give --poni."
@@ -230,34 +244,38 @@ def _patterns_given(config: MapConfig) -> Path:
     return path
 
 
-def _integrated(
-    config: MapConfig, card: ModelCard, progress: Progress, execution: Execution | None
-) -> Outcome:
-    """Integrate the frames of a map."""
-    _check_before_integrating(config, card, progress)
-    import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
+def patterns_beside(output: Path) -> Path:
+    """Where the patterns of ``map --poni`` go."""
+    return output.with_name(f"{output.stem.removesuffix('_map')}_patterns.h5")
+
+
+def integration_of(config: MapConfig, output: Path, card: ModelCard) -> IntegrateConfig:
+    """How the frames of ``map --poni`` are integrated, and where the patterns go."""
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
     variant = config.variant or "masked"
     # Where outliers are rejected anyway, what they carried costs little and the model may see it.
     rejecting = variant != "unmasked" and config.reject != "none"
     settings["spottiness"] |= rejecting and "spottiness" in card.channels
-    return integrate.run(
-        IntegrateConfig(
-            frames=config.patterns,
-            output=patterns_of(config),
-            variant=variant,
-            **settings,
-        ),
-        progress,
-        execution,
+    return IntegrateConfig(
+        frames=config.patterns,
+        output=patterns_beside(output),
+        variant=variant,
+        **settings,
     )
 
 
-def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
+def check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
     """Refuse a scan or geometry that cannot give a map before hours of integration."""
     source = open_frames(config.patterns)
     resolve_scan(config, source)
+    check_geometry_reaches(config, source, card.grid, progress)
+
+
+def check_geometry_reaches(
+    config: MapConfig | IntegrateConfig, source: FrameSource, grid: Grid, progress: Progress
+) -> None:
+    """Refuse frames whose patterns cannot cover half of the grid."""
     assert config.poni is not None
     rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
     geometry = load_geometry(
@@ -268,10 +286,11 @@ def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Prog
         cache=open_cache(progress.note) if config.cache else NO_CACHE,
     )
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
-    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
+    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, grid)
 
 
-def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+def prior_of(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+    """Prior probability of each phase: the option's, or the model's."""
     if config.prior is None:
         return card.prior
     if len(config.prior) == 1:
@@ -307,7 +326,10 @@ def _missing_channels(source: PatternsFile, card: ModelCard) -> list[str]:
     return [name for name in OPTIONAL if name in card.channels and name not in source.signals]
 
 
-def _key(config: MapConfig, source: PatternsFile, variant: str, model_hash: str) -> dict[str, Any]:
+def run_key(
+    config: MapConfig, source: PatternsFile, variant: str, model_hash: str
+) -> dict[str, Any]:
+    """The key of decision 21."""
     resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     return {
         "stage": "map",

@@ -33,7 +33,7 @@ class Shard:
         match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise OptionError(
-                f"--shard '{text}' cannot be read; expected I/N with I from 1 to N, for example 3/8."
+                f"--shard '{text}' cannot be read; expected I/N, I from 1 to N: 3/8, say."
             )
         return cls(int(match[1]), int(match[2]))
 

@@ -199,12 +199,8 @@ class PartFolder:
                 yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
                 end = past
 
-    def finish(self, written: Path) -> None:
-        """Move the finished file into place and remove the folder."""
-        with written.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut could leave neither it nor the blocks
-        written.replace(self.output)
-        _sync_folder(self.output.parent)
+    def discard(self) -> None:
+        """Remove the folder: the output is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._locks.close()
 
@@ -243,7 +239,7 @@ class PartFolder:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(note)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
         """Rows on disk; drops a torn last block of this process's own file."""
@@ -278,6 +274,13 @@ class PartFolder:
 def part_folder(output: Path) -> Path:
     """Where the unfinished work of an output lies."""
     return output.with_name(output.name + ".part")
+
+
+def discard_leftover(output: Path) -> None:
+    """Remove the unfinished work of a finished output: its run ended just before doing so."""
+    folder = part_folder(output)
+    if folder.is_dir() and not writers(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def whole_blocks(folder: Path) -> list[Block]:
@@ -373,7 +376,7 @@ def _inode(stream: BinaryIO) -> int:
     return os.fstat(stream.fileno()).st_ino
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename or a new file in a folder survive a power cut."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
