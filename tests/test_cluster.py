@@ -20,7 +20,7 @@ from xrdpipe import cluster
 from xrdpipe.cli import main
 from xrdpipe.cluster import ClusterExecution, cut
 from xrdpipe.config import IntegrateConfig
-from xrdpipe.errors import EnvironmentProblemError, OptionError
+from xrdpipe.errors import EnvironmentProblemError, InterruptedRunError, OptionError
 from xrdpipe.pipeline import read_pipeline
 from xrdpipe.stages import integrate
 from xrdpipe.stages.reduction import BLOCK_ROWS
@@ -360,6 +360,21 @@ def test_frames_that_kill_workers_are_named_and_the_rest_is_kept(work, alone, tw
     resumed = Notes()
     integrate.run(config(), resumed.progress)
     assert resumed.tells("frames were already integrated")
+    assert differences("patterns.h5", alone) == []
+
+
+def test_asked_to_stop_it_keeps_what_is_under_way(work, alone, two_workers):
+    notes = Notes(at_first_block=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with (
+        ClusterExecution(two_workers.scheduler_address) as on,
+        pytest.raises(InterruptedRunError, match="stopped by SIGTERM"),
+    ):
+        integrate.run(config(), notes.progress, on.execution)
+    resumed = Notes()
+    integrate.run(config(), resumed.progress)
+    # The first block, and what the two workers had: at most AHEAD ranges each.
+    kept = [int(text.split()[1]) for text in resumed.said if "were already integrated" in text]
+    assert BLOCK_ROWS < kept[0] <= (1 + 2 * cluster.AHEAD) * BLOCK_ROWS
     assert differences("patterns.h5", alone) == []
 
 
