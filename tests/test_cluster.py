@@ -21,6 +21,7 @@ from xrdpipe.cli import main
 from xrdpipe.cluster import ClusterExecution, cut
 from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import EnvironmentProblemError, InterruptedRunError, OptionError
+from xrdpipe.integration import compiled
 from xrdpipe.pipeline import read_pipeline
 from xrdpipe.stages import integrate
 from xrdpipe.stages.reduction import BLOCK_ROWS
@@ -389,6 +390,22 @@ def test_workers_that_see_other_files_are_refused(work, two_workers):
     ):
         integrate.run(config(), notes.progress, on.execution)
     assert "frames[0][4] is 1 there" in str(no.value)
+
+
+@pytest.mark.skipif(compiled.library() is None, reason="the compiled kernel is not built")
+def test_workers_without_the_kernel_are_refused(work):
+    distributed = pytest.importorskip("distributed", reason="needs xrdpipe[cluster]")
+    without = {"n_workers": 1, "threads_per_worker": 1, "env": {"XRDPIPE_KERNEL": "off"}}
+    with (
+        distributed.LocalCluster(
+            **without, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as running,
+        ClusterExecution(running.scheduler_address) as on,
+        pytest.raises(
+            EnvironmentProblemError, match=r"there: frame by frame .*here: compiled kernel"
+        ),
+    ):
+        integrate.run(config(), None, on.execution)
 
 
 def test_a_lost_scheduler_costs_nothing_that_is_done(work, alone, tmp_path_factory):

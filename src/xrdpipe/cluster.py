@@ -14,6 +14,7 @@ import json
 import os
 import queue
 import statistics
+import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -166,7 +167,7 @@ class ClusterExecution:
         try:
             if self._scheduler == "slurm":
                 self._cluster = _slurm_cluster(self._options)
-                progress.note(f"SLURM: {self._options.jobs} jobs submitted")
+                progress.note(f"SLURM: {self._options.jobs} jobs are submitted")
             elif self._scheduler.startswith("local"):
                 self._cluster = _local_cluster(self._scheduler, threads)
             self._client = distributed.Client(
@@ -202,7 +203,17 @@ def _slurm_cluster(options: ClusterConfig) -> Any:
         if value is not None and name != "jobs"
     }
     cluster = _library("dask_jobqueue").SLURMCluster(**given)
-    cluster.scale(jobs=options.jobs)
+    try:
+        # Dask submits from a task in the background, which tells nobody that it was refused.
+        asked = subprocess.run(
+            ["sbatch", "--test-only"], input=cluster.job_script(), capture_output=True, text=True
+        )
+        if asked.returncode:
+            raise RuntimeError(f"sbatch: {' '.join(asked.stderr.split())}")
+        cluster.scale(jobs=options.jobs)
+    except BaseException:
+        cluster.close()
+        raise
     return cluster
 
 
@@ -279,8 +290,8 @@ class _Conversation:
         if share.path != self._request.path and share.path not in self._warned:
             self._warned.add(share.path)
             self._progress.note(
-                f"warning: {share.host} integrates by {share.path}, this process by "
-                f"{self._request.path}: values agree to 1e-6, not to the last bit; set "
+                f"warning: {share.host} integrates in another way (there: {share.path}; here: "
+                f"{self._request.path}): values agree to 1e-6, not to the last bit; set "
                 "XRDPIPE_KERNEL alike everywhere"
             )
         self._job.clock.add(share.seconds)
@@ -353,14 +364,9 @@ class _Conversation:
                 future.cancel()
 
     def _look_after_workers(self) -> None:
-        """Say who came and went; raises EnvironmentProblemError without a scheduler."""
+        """Say who came and went."""
         self._looked = time.monotonic()
-        try:
-            if self._client.status != "running":
-                raise OSError(self._client.status)
-            now: dict[str, int] = self._client.nthreads()
-        except (OSError, CancelledError) as error:
-            raise self._lost_scheduler() from error
+        now: dict[str, int] = self._asked("nthreads")
         for address in self._workers.keys() - now.keys():
             self._progress.note(
                 f"worker {address} is gone; what it had not handed over is done again"
@@ -380,6 +386,15 @@ class _Conversation:
             self._spoke = time.monotonic()
             self._progress.note("Dask: no worker yet; waiting (Ctrl-C stops, nothing is lost)")
 
+    def _asked(self, question: str) -> Any:
+        """What the scheduler answers; raises EnvironmentProblemError if it does not."""
+        try:
+            if self._client.status != "running":
+                raise OSError(self._client.status)
+            return getattr(self._client, question)()
+        except (OSError, CancelledError) as error:
+            raise self._lost_scheduler() from error
+
     def _help_stragglers(self) -> None:
         """Once there is nothing new to hand out, give what takes too long to a second worker."""
         usual = statistics.median(self._seconds) if self._seconds else 0.0
@@ -392,7 +407,7 @@ class _Conversation:
         if not late:
             return
         holders = {
-            key: address for address, keys in self._client.processing().items() for key in keys
+            key: address for address, keys in self._asked("processing").items() for key in keys
         }
         for key, one in late:
             others = [address for address in self._workers if address != holders.get(key)]

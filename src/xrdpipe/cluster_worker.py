@@ -118,7 +118,7 @@ def _prepared(request: Request) -> Job:
         raise _RefusedError(
             Refusal(
                 host,
-                f"it integrates by {path}, the process that asks by {request.path}; build the "
+                f"it integrates in another way (there: {path}; here: {request.path}); build the "
                 "kernel in both installations, or set XRDPIPE_KERNEL=off for both",
             )
         )

@@ -140,6 +140,17 @@ def test_dask_workers_in_slurm_jobs(slurm, work):
         command, shell=True, cwd=work, env=slurm, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr + log_of(work)
-    assert "SLURM: 2 jobs submitted" in done.stderr
+    assert "SLURM: 2 jobs are submitted" in done.stderr
     check_same(work)
     wait_until_over(slurm)
+
+
+def test_jobs_that_slurm_refuses(slurm, work):
+    pytest.importorskip("dask_jobqueue", reason="needs xrdpipe[cluster]")
+    command = f"{XRDPIPE} run pipeline.toml --scheduler slurm --set cluster.queue=nowhere"
+    done = subprocess.run(
+        command, shell=True, cwd=work, env=slurm, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "invalid partition" in done.stderr.lower()
+    assert "nothing was integrated" in done.stderr
