@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from xrdpipe.errors import (
 from xrdpipe.masks import shipped_folder, shipped_masks
 from xrdpipe.pipeline import ScanName, load_pipeline, read_pipeline
 from xrdpipe.placeholders import filled
+from xrdpipe.store.parts import PartFolder
 from xrdpipe.types import Outcome
 
 SHIPPED = sorted(
@@ -413,6 +415,32 @@ def test_check_tells_what_is_done(bench, raw, capsys):
     assert "out/scan_1/patterns.h5 (masked): already done" in capsys.readouterr().out
     assert checked("p.toml", *scan, "--restart") == 0
     assert "out/scan_1/patterns.h5 (masked): to do" in capsys.readouterr().out
+
+
+def test_check_tells_what_is_left_and_who_is_at_work(bench, raw, capsys, monkeypatch):
+    written = []
+    append = PartFolder.append
+
+    def die(self, first, rows):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(first)
+        append(self, first, rows)
+
+    scan = ["--scan", raw / "scan_1"]
+    with monkeypatch.context() as patched:
+        patched.setattr("xrdpipe.stages.reduction.BLOCK_ROWS", 3)
+        patched.setattr(PartFolder, "append", die)
+        assert run_cli(["run", "p.toml", *scan]) == 1
+    capsys.readouterr()
+    assert checked("p.toml", *scan) == 0
+    assert "patterns.h5 (masked): continues after 3 of 4 frames" in capsys.readouterr().out
+    assert checked("p.toml", *scan, "--set", "integrate.bins=400") == 2
+    assert "holds unfinished work of another run (options.bins" in capsys.readouterr().err
+    with PartFolder(Path("out/scan_1/patterns.h5"), {}) as other:
+        other._lock()
+        assert checked("p.toml", *scan) == 2
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

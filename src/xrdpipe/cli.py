@@ -51,6 +51,7 @@ EXAMPLES = {
     "collect": "xrdpipe collect lab/*.xye --wavelength 1.5418 -o patterns.h5",
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
+    "status": "xrdpipe status result/",
 }
 
 

@@ -21,7 +21,10 @@ from xrdpipe.stages import run_stage
 from xrdpipe.store.nexus import in_pipeline
 from xrdpipe.types import Outcome, Progress
 
-STAGES = {name: kind for name, kind in config.STAGES.items() if name not in ("inspect", "validate")}
+LOOK_ONLY = ("inspect", "validate", "status")
+"""Commands that make nothing, and so are no steps."""
+
+STAGES = {name: kind for name, kind in config.STAGES.items() if name not in LOOK_ONLY}
 
 READS_FRAMES = {"integrate": "frames", "map": "patterns", "mask": "frames", "collect": "patterns"}
 """Stages that may read what was measured, and the option that names it (map: with ``poni``)."""

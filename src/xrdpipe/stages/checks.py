@@ -39,6 +39,14 @@ from xrdpipe.store import patterns as pattern_files
 from xrdpipe.store import training_set as set_files
 from xrdpipe.store.masks import mask_done
 from xrdpipe.store.nexus import already_done
+from xrdpipe.store.parts import (
+    KEY_FILE,
+    part_folder,
+    refuse_another,
+    rows_of,
+    whole_blocks,
+    writers,
+)
 from xrdpipe.store.patterns import PatternsFile
 from xrdpipe.types import FrameSource, Grid, Progress
 
@@ -251,10 +259,20 @@ def _frames(source: FrameSource | None) -> str:
 
 
 def _state(output: Path, key: Mapping[str, Any], key_path: str, config: Any) -> str:
-    """How far this output is; raises where it belongs to another run."""
+    """How far this output is; raises where it belongs to another run, or one is writing it."""
     if already_done(output, dict(key), key_path, config.restart):
         return DONE
-    return TO_DO
+    folder = part_folder(output)
+    for writer in writers(folder):
+        raise InputError(
+            f"process {writer['pid']} on {writer['host']} is writing {output} already; wait for "
+            "it, or give another --output."
+        )
+    if config.restart or not (folder / KEY_FILE).is_file():
+        return TO_DO
+    refuse_another(folder, key)
+    done = rows_of(whole_blocks(folder, verify=False)).size
+    return f"continues after {done} of {len(key['frames'])} frames"
 
 
 def _map(step: _Step) -> tuple[str, str]:
@@ -269,21 +287,25 @@ def _map(step: _Step) -> tuple[str, str]:
         if card is None:
             return f"frames → {output}", ""
         inner = mapping.integration_of(config, output, card)
-        does, _ = _frames_to_patterns(step, inner, outputs_of(config)[0])
+        does, state = _frames_to_patterns(step, inner, outputs_of(config)[0])
         if step.source is not None:
             source = step.source
             step.attempt(resolve_scan, config, source)
             if not step.problems.found:
                 step.attempt(mapping.check_geometry_reaches, config, source, card.grid, Progress())
-        return f"{does} → {output}{model}", ""
+        if state == DONE:
+            state = step.attempt(_check_patterns, step, outputs_of(config)[0], card, folder) or ""
+        return f"{does} → {output}{model}", state
     maker = step.maker(config.patterns[0])
     does = f"{config.patterns[0]} → {output}{model}"
     if maker is not None:
         step.source = maker.source
         _check_coming_patterns(step, maker, card)
         return does, ""
-    state = step.attempt(_check_patterns, step, card, folder, output)
-    return does, state or ""
+    path = step.attempt(mapping.patterns_given, config)
+    if path is None:
+        return does, ""
+    return does, step.attempt(_check_patterns, step, path, card, folder) or ""
 
 
 def _check_coming_patterns(step: _Step, maker: Checked, card: ModelCard | None) -> None:
@@ -308,10 +330,10 @@ def _check_coming_patterns(step: _Step, maker: Checked, card: ModelCard | None) 
         step.attempt(mapping.check_geometry_reaches, made_by, source, card.grid, Progress())
 
 
-def _check_patterns(step: _Step, card: ModelCard | None, folder: Path | None, output: Path) -> str:
+def _check_patterns(step: _Step, path: Path, card: ModelCard | None, folder: Path | None) -> str:
     """Patterns that are there: variant, scan, reach, and how far the map is."""
     config: MapConfig = step.settings
-    path = mapping.patterns_given(config)
+    output = outputs_of(config)[-1]
     both = config.variant == mapping.BOTH
     with PatternsFile(path, "masked" if both else config.variant) as source:
         step.attempt(resolve_scan, config, source)
