@@ -440,7 +440,8 @@ def _train(step: _Step) -> tuple[str, str]:
         step.problems.found.append(
             f"'{config.output}' exists and is no model folder; give another output."
         )
-    return f"training → {config.output}", ""
+    there = config.output.exists() and not config.restart
+    return f"training → {config.output}", "a model is there" if there else ""
 
 
 def _evaluate(step: _Step) -> tuple[str, str]:
