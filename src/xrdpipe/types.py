@@ -475,8 +475,8 @@ class Progress:
     """How a stage reports: the command line supplies real functions, a library call need not.
 
     ``start(label, total, done)``, ``advance(n, lost)``, ``done()``, ``note(text)``, and for
-    machines ``event(kind, content)``; nothing is printed here. ``stopped()`` is true once somebody
-    asked to stop: a stage that can finishes what is under way.
+    machines ``event(kind, content)``; nothing is printed here. ``stopped()`` is true once
+    somebody asked to stop: a stage that can finishes what is under way.
     """
 
     start: Callable[..., None] = lambda label, total, done=0: None

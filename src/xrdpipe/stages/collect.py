@@ -129,13 +129,7 @@ def run(config: CollectConfig, progress: Progress | None = None) -> Outcome:
         key=key,
     )
     progress.start("write", len(files))
-    temporary = output.with_name(output.name + ".writing")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_patterns(temporary, header, _blocks(files, sheets, config, header, grid, progress))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_patterns(output, header, _blocks(files, sheets, config, header, grid, progress))
     progress.done()
     return _outcome(output, sheets, header)
 

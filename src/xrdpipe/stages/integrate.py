@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.config import IntegrateConfig
-from xrdpipe.errors import EnvironmentProblemError, FrameError, InputError
+from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import Correction, load_correction, load_masks
 from xrdpipe.frames.dead import (
@@ -39,7 +38,7 @@ from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.stopping import stopping
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
-from xrdpipe.store.parts import PartFolder
+from xrdpipe.store.parts import PartFolder, discard_leftover
 from xrdpipe.store.patterns import (
     KEY_PATH,
     PatternsHeader,
@@ -56,6 +55,9 @@ DISTANCE_DISAGREEMENT = 0.05
 
 USUAL_FLAT = (0.1, 10.0)
 """A flat field is about 1; one whose median lies outside scales the intensities."""
+
+KEPT = "every frame is integrated and kept in {}"
+"""For the message where the disk refuses the final file."""
 
 NOT_IN_KEY = (
     "output",
@@ -92,15 +94,15 @@ def run(
     output = config.output or Path("patterns.h5")
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
+        discard_leftover(output)
         return Outcome.already_done(output)
     with PartFolder(output, columns_of(job)) as parts, stopping() as stop:
         _integrate_missing(job, parts, execution, dataclasses.replace(progress, stopped=stop))
         stop.check(f"the frames integrated so far are kept in {parts.folder}")
-        temporary = parts.folder / "final.h5"
-        with job.clock("write"), said_of_disk(output, parts.folder):
-            write_patterns(temporary, job.header, parts.blocks())
-            summary, lost = _summary(output, parts)
-            parts.finish(temporary)
+        with job.clock("write"):
+            write_patterns(output, job.header, parts.blocks(), KEPT.format(parts.folder))
+        summary, lost = _summary(output, parts)
+        parts.discard()
     progress.event("times", {"stage": "integrate", "seconds": job.clock.read()})
     return Outcome(output, lost, summary)
 
@@ -116,21 +118,9 @@ def _integrate_missing(
         progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
     progress.start("integrate", n_rows, int(done.size))
     for first, block in execution.produce(job, waiting, progress):
-        with job.clock("write"):
+        with job.clock("checkpoint"):
             parts.append(first, block)
     progress.done()
-
-
-@contextmanager
-def said_of_disk(output: Path, kept: Path) -> Iterator[None]:
-    """Say what a disk that refuses the final file means for the work."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentProblemError(
-            f"{output} cannot be written ({error}); every frame is integrated and kept in {kept}: "
-            "free space or permissions, then run the same command."
-        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
 from xrdpipe.stages.ahead import import_ahead
+from xrdpipe.stages.clock import Clock
 from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.scans import positions_identity, resolve_scan
@@ -99,10 +100,11 @@ def run(
                 f"warning: model {card.name} can use {', '.join(missing)}, which {patterns} lacks; "
                 "it copes, but sees less (integrate --spottiness gives it)"
             )
-        predictions = predict(source, decision, progress)
+        clock = Clock()
+        predictions = predict(source, decision, progress, clock)
         if both:
             with PatternsFile(patterns, "unmasked") as other:
-                predictions = together(predictions, predict(other, decision, progress))
+                predictions = together(predictions, predict(other, decision, progress, clock))
         if config.neighbours and scan.irregular:
             progress.note(
                 "warning: the positions form no grid, so pixels have no neighbours; "
@@ -125,22 +127,28 @@ def run(
             parameters=_parameters(config, source, variant, decision, folder)
             | _neighbours(phase_map),
         )
-        if into_patterns:
-            source.close()
-            write_map_into_patterns(output, header, phase_map)
-        else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
-            write_map(output, header, phase_map, card.grid, blocks)
+        with clock("write"):
+            if into_patterns:
+                source.close()
+                write_map_into_patterns(output, header, phase_map)
+            else:
+                blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
+                write_map(output, header, phase_map, card.grid, blocks)
     if config.png:
-        draw_map(output.with_suffix(".png"), phase_map, header.title)
+        with clock("draw"):
+            draw_map(output.with_suffix(".png"), phase_map, header.title)
+    progress.event("times", {"stage": "map", "seconds": clock.read()})
     lost = int(np.isin(predictions.status, [*LOST]).sum())
     return Outcome(output, lost, _summary(output, phase_map, config.png))
 
 
-def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
+def predict(
+    source: PatternsFile, decision: Decision, progress: Progress, clock: Clock | None = None
+) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
     from xrdpipe.nn.inference import prior_shift
+
+    clock = clock or Clock()
 
     n_phases = len(decision.card.phases)
     probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
@@ -153,14 +161,16 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     )
     model = decision.model.for_map(source.n_rows, patterns_of_map)
     progress.start("map", source.n_rows)
-    for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
+    blocks = resampled_blocks(source, decision.card.grid, decision.plan)
+    for first, patterns in clock.each("resample", blocks):
         where = slice(first, first + patterns.intensity.shape[0])
         usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
         outside = (patterns.status == FrameStatus.OK) & ~usable
         status[where][outside] = PixelStatus.OUTSIDE_GRID
-        block, width, strange = model.predict(
-            patterns.intensity, patterns.coverage, patterns.spottiness
-        )
+        with clock("infer"):
+            block, width, strange = model.predict(
+                patterns.intensity, patterns.coverage, patterns.spottiness
+            )
         if decision.prior != decision.card.prior:
             block = prior_shift(block, decision.card.prior, decision.prior)
         seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))

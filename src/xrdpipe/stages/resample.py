@@ -60,14 +60,8 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
             "polarization_divided_out": plan.polarization is not None,
         }
         progress.start("resample", source.n_rows)
-        temporary = output.with_name(output.name + ".writing")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            blocks = _reported(resampled_blocks(source, grid, plan), progress)
-            write_resampled(temporary, source, grid, details, key, source.signals, blocks)
-            temporary.replace(output)
-        finally:
-            temporary.unlink(missing_ok=True)
+        blocks = _reported(resampled_blocks(source, grid, plan), progress)
+        write_resampled(output, source, grid, details, key, source.signals, blocks)
         progress.done()
         return Outcome(
             output,

@@ -199,12 +199,8 @@ class PartFolder:
                 yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
                 end = past
 
-    def finish(self, written: Path) -> None:
-        """Move the finished file into place and remove the folder."""
-        with written.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut could leave neither it nor the blocks
-        written.replace(self.output)
-        _sync_folder(self.output.parent)
+    def discard(self) -> None:
+        """Remove the folder: the output is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._locks.close()
 
@@ -233,7 +229,7 @@ class PartFolder:
         columns = {name: [c.dtype, list(c.shape)] for name, c in self._columns.items()}
         _write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
         _write_whole(self.folder / KEY_FILE, key_text(key))
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
         """Rows on disk; drops a torn last block of this process's own file."""
@@ -293,6 +289,13 @@ def refuse_another(folder: Path, key: Mapping[str, Any]) -> None:
 def part_folder(output: Path) -> Path:
     """Where the unfinished work of an output lies."""
     return output.with_name(output.name + ".part")
+
+
+def discard_leftover(output: Path) -> None:
+    """Remove the unfinished work of a finished output: its run ended just before doing so."""
+    folder = part_folder(output)
+    if folder.is_dir() and not writers(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def whole_blocks(folder: Path, verify: bool = True) -> list[Block]:
@@ -414,7 +417,7 @@ def _write_whole(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename or a new file in a folder survive a power cut."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -18,7 +18,6 @@ from xrdpipe.errors import InputError
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
-    FORMAT,
     entry_uuid,
     fixed_strings,
     new_group,
@@ -31,6 +30,7 @@ from xrdpipe.store.nexus import (
     text,
 )
 from xrdpipe.store.parts import Rows
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
 
 HC = 12.398419843320026
@@ -160,7 +160,9 @@ class PatternsHeader:
     note: str = NOTE
 
 
-def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[int, Rows]]) -> None:
+def write_patterns(
+    path: Path, header: PatternsHeader, blocks: Iterator[tuple[int, Rows]], kept: str = ""
+) -> None:
     """Write the whole file once, from blocks in row order.
 
     Parameters
@@ -168,9 +170,16 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
     blocks
         (first row, columns): ``VARIANT.SIGNAL`` (rows, bins), ``status``, ``flags``,
         ``reason`` and the counts, each (rows,).
+    kept
+        What is not lost if the disk refuses.
+
+    Raises
+    ------
+    EnvironmentProblemError
+        If the disk refuses.
     """
     n_rows = len(header.records)
-    with h5py.File(path, "w", libver=FORMAT) as file:
+    with whole_hdf5(path, kept=kept) as file:
         new_root(file)
         entry = _write_entry(file, header)
         frames = _write_frames(entry, header)
@@ -369,7 +378,7 @@ def write_resampled(
     blocks
         (first row, patterns on the grid) in row order.
     """
-    with h5py.File(path, "w", libver=FORMAT) as file:
+    with whole_hdf5(path) as file:
         new_root(file)
         entry = new_group(file, "entry", "NXentry", default="data")
         for name in source.entry:

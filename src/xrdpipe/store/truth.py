@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError, InputMissingError
 from xrdpipe.store.nexus import say_pipeline
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import BoolArray
 
 TRUTH = "/entry/truth"
@@ -79,7 +80,7 @@ class Truth:
 
 def write_truth(path: Path, truth: Truth) -> None:
     """Write ``/entry/truth`` with units and meanings."""
-    with h5py.File(path, "w") as file:
+    with whole_hdf5(path) as file:
         entry = file.create_group("entry")
         entry.attrs["NX_class"] = "NXentry"
         group = entry.create_group("truth")
