@@ -141,6 +141,15 @@ def test_a_finished_file_says_when_and_by_which_version(scan, poni, tmp_path, ca
     assert f"{output}: complete\n  integrate, 6 frames, 1 lost, " in shown
 
 
+def test_work_left_behind_by_a_finished_run_is_no_interruption(scan, poni, tmp_path, monkeypatch):
+    output = tmp_path / "patterns.h5"
+    monkeypatch.setattr(parts_module.shutil, "rmtree", lambda *_, **__: None)
+    xrdpipe.integrate(frames=str(scan), poni=poni, threads=1, output=output)
+    assert part_folder(output).is_dir()
+    (standing,) = standings(output)
+    assert standing.state == "complete"
+
+
 def test_a_folder_shows_everything_below(scan, poni, tmp_path, clock):
     out = tmp_path / "out"
     (out / "s1").mkdir(parents=True)

@@ -326,7 +326,7 @@ def run_pipeline(
     pipeline: typing.Annotated[
         str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
     ],
-    more: typing.Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    more: typing.Annotated[list[str] | None, typer.Argument(hidden=True, metavar="PATH")] = None,
     scan: typing.Annotated[
         list[str] | None,
         typer.Option(
@@ -348,7 +348,7 @@ def run_pipeline(
     ] = False,
     check: typing.Annotated[
         bool,
-        typer.Option("--check", help="Check the file and every input of every step; run nothing."),
+        typer.Option("--check", help="Check every option and input of every step; run nothing."),
     ] = False,
     log_json: typing.Annotated[
         bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")

@@ -28,7 +28,7 @@ from xrdpipe.store.parts import (
     whole_blocks,
     writers,
 )
-from xrdpipe.store.written import Frames, frames_of, read_written
+from xrdpipe.store.written import Frames, Written, frames_of, read_written
 from xrdpipe.types import Outcome, Progress
 
 NOT_STARTED, RUNNING, INTERRUPTED, COMPLETE = "not started", "running", "interrupted", "complete"
@@ -110,10 +110,10 @@ def standings(output: Path) -> list[Standing]:
     if part_folder(output).is_dir():
         return [_unfinished(output)]
     if output.is_file():
-        finished = _finished(output)
-        if finished is None:
+        written = read_written(output)
+        if written is None:
             raise InputError(f"{output} is no file that a run of xrdpipe wrote.")
-        return [finished]
+        return [_finished(output, written)]
     if output.is_dir():
         found = [*_below(output, DEPTH)]
         if not found:
@@ -139,9 +139,9 @@ def _below(folder: Path, depth: int) -> Iterator[Standing]:
         elif is_folder and depth > 0:
             yield from _below(path, depth - 1)
         elif path.suffix == ".h5" and not part_folder(path).exists():
-            finished = _finished(path)
-            if finished is not None:
-                yield finished
+            written = read_written(path)
+            if written is not None:
+                yield _finished(path, written)
 
 
 def _simulation(folder: Path) -> Standing:
@@ -150,10 +150,7 @@ def _simulation(folder: Path) -> Standing:
     return Standing(str(folder), COMPLETE if done else INTERRUPTED, "simulate", last=last)
 
 
-def _finished(path: Path) -> Standing | None:
-    written = read_written(path)
-    if written is None:
-        return None
+def _finished(path: Path, written: Written) -> Standing:
     done = None if written.frames is None else written.frames.ok + written.frames.lost
     return Standing(
         str(path),
@@ -178,7 +175,7 @@ def _absent(output: Path) -> Standing:
 
 
 def _unfinished(output: Path) -> Standing:
-    """Where the blocks in ``OUTPUT.part`` stand."""
+    """Where the blocks in ``OUTPUT.part`` stand; a finished run may have left them behind."""
     folder = part_folder(output)
     at_work = tuple(writers(folder))
     note = "an earlier one is there, and stays until this one is complete." * output.exists()
@@ -186,6 +183,9 @@ def _unfinished(output: Path) -> Standing:
         key = stored_key(folder) if (folder / KEY_FILE).is_file() else {}
     except OutputExistsError as error:
         key, note = {}, str(error)
+    written = read_written(output) if output.is_file() and not at_work else None
+    if written is not None and written.key == key:
+        return _finished(output, written)
     if "frames" not in key:  # training, or a folder that was only just made
         checkpoints = [file.stat().st_mtime for file in folder.glob("checkpoint-*.safetensors")]
         return Standing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,12 @@ class Frames:
 
 @dataclass(frozen=True)
 class Written:
-    """A finished file: which command wrote it, when, of which version; None for no frames."""
+    """A finished file: the key of its run, the command, when, of which version.
 
+    ``frames`` is None where it holds none.
+    """
+
+    key: Mapping[str, Any]
     command: str
     date: str
     version: str
@@ -55,9 +59,9 @@ def read_written(path: Path) -> Written | None:
             for name in names:
                 if f"{name}/run_key" in entry:
                     process = entry[name]
-                    command = str(json.loads(text(process["run_key"])).get("stage", ""))
+                    key = json.loads(text(process["run_key"]))
                     date, version = text(process["date"]), text(process["version"])
-                    return Written(command, date, version, _frames(entry))
+                    return Written(key, str(key.get("stage", "")), date, version, _frames(entry))
     except (OSError, KeyError, ValueError):
         return None
     return None
