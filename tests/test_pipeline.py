@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from xrdpipe.errors import (
 from xrdpipe.masks import shipped_folder, shipped_masks
 from xrdpipe.pipeline import ScanName, load_pipeline, read_pipeline
 from xrdpipe.placeholders import filled
+from xrdpipe.store.parts import PartFolder
 from xrdpipe.types import Outcome
 
 SHIPPED = sorted(
@@ -413,6 +415,101 @@ def test_check_tells_what_is_done(bench, raw, capsys):
     assert "out/scan_1/patterns.h5 (masked): already done" in capsys.readouterr().out
     assert checked("p.toml", *scan, "--restart") == 0
     assert "out/scan_1/patterns.h5 (masked): to do" in capsys.readouterr().out
+
+
+def test_check_follows_a_chain_before_and_after_it_ran(bench, raw, capsys):
+    Path("chain.toml").write_text(f"""
+[pipeline]
+output = "chain"
+[mask]
+frames = ["{{scan}}"]
+poni = "{raw / "geometry.poni"}"
+hot = 10
+png = false
+output = "{{output}}/mask.h5"
+[integrate]
+frames = ["{{scan}}"]
+poni = "{raw / "geometry.poni"}"
+mask = ["{{output}}/mask.h5"]
+output = "{{output}}/patterns.h5"
+[resample]
+patterns = "{{output}}/patterns.h5"
+grid = "5:20:0.05"
+wavelength = 0.4959
+output = "{{output}}/grid.h5"
+[synthesize]
+wavelength = 0.4959
+number = 2
+png = false
+output = "{{output}}/set.h5"
+""")
+    run = ["chain.toml", "--scan", raw / "scan_1"]
+    assert checked(*run) == 0
+    assert capsys.readouterr().out.count(": to do\n") == 4
+    assert not Path("chain").exists()
+    assert run_cli(["run", *run]) == 0
+    capsys.readouterr()
+    assert checked(*run) == 0
+    assert capsys.readouterr().out.count(": already done\n") == 4
+    for group, file in (("process", "mask"), ("resampling", "grid"), ("process", "set")):
+        with h5py.File(f"chain/scan_1/{file}.h5", locking=False) as written:
+            record = json.loads(written[f"entry/{group}"].attrs["pipeline"])
+            assert record["file"] == "chain.toml"
+    change = ["--set", "resample.grid=5:20:0.04", "--set", "synthesize.seed=1"]
+    assert checked(*run, *change) == 2
+    refusal = capsys.readouterr().err
+    assert "[resample]: chain/scan_1/grid.h5 exists and belongs to another run (grid" in refusal
+    assert "[synthesize]: chain/scan_1/set.h5 exists and belongs to another run (seed" in refusal
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[evaluate]\nmap = 'm.h5'\ntruth = 't.h5'\n", "[evaluate]: truth file t.h5 does not"),
+        ("[collect]\npatterns = ['none']\n", "[collect]: "),
+        ("[train]\nwavelength = 1.0\noutput = 'm'\nrecipe = 'x'\n", "[train]: "),
+        ("[train]\nwavelength = 1.0\noutput = 'm'\nlike = 'x'\n", "[train]: patterns file x"),
+        ("[train]\nwavelength = 1.0\noutput = 'full'\n", "[train]: 'full' exists and is no model"),
+        ("[simulate]\nscan_shape = '2x2'\nseed = 1\noutput = 'full'\n", "'full' is not empty"),
+        ("[synthesize]\nwavelength = 1.0\ncif = ['x']\noutput = 's.h5'\n", "[synthesize]: "),
+        ("[resample]\npatterns = 'x'\nmodel = 'hydrothermal-dac'\n", "[resample]: patterns file x"),
+        ("[mask]\nframes = ['x']\noutput = 'm.npy'\n", "[mask]: x does not exist"),
+    ],
+)
+def test_check_of_the_other_stages(tmp_path, monkeypatch, capsys, table, message):
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/x").touch()
+    Path("p.toml").write_text(table)
+    assert checked("p.toml") == 2
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "p.toml"]
+
+
+def test_check_tells_what_is_left_and_who_is_at_work(bench, raw, capsys, monkeypatch):
+    written = []
+    append = PartFolder.append
+
+    def die(self, first, rows):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(first)
+        append(self, first, rows)
+
+    scan = ["--scan", raw / "scan_1"]
+    with monkeypatch.context() as patched:
+        patched.setattr("xrdpipe.stages.reduction.BLOCK_ROWS", 3)
+        patched.setattr(PartFolder, "append", die)
+        assert run_cli(["run", "p.toml", *scan]) == 1
+    capsys.readouterr()
+    assert checked("p.toml", *scan) == 0
+    assert "patterns.h5 (masked): continues after 3 of 4 frames" in capsys.readouterr().out
+    assert checked("p.toml", *scan, "--set", "integrate.bins=400") == 2
+    assert "holds unfinished work of another run (options.bins" in capsys.readouterr().err
+    with PartFolder(Path("out/scan_1/patterns.h5"), {}) as other:
+        other._lock()
+        assert checked("p.toml", *scan) == 2
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ EXAMPLES = {
     "collect": "xrdpipe collect lab/*.xye --wavelength 1.5418 -o patterns.h5",
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
+    "status": "xrdpipe status result/",
 }
 
 
@@ -335,8 +336,8 @@ _Scheduler = typing.Annotated[
     typer.Option(
         "--scheduler",
         help="Integrate frames on the workers of a Dask cluster: local or local:N processes of "
-        "this machine, tcp://HOST:PORT of a running scheduler, or slurm (see [cluster] of a "
-        "pipeline file).",
+        "this machine, tcp://HOST:PORT of a running scheduler, or slurm (a pipeline's table "
+        "'cluster' says what its jobs ask for).",
         metavar="local[:N]|tcp://HOST:PORT|slurm",
         show_default=False,
     ),
@@ -364,7 +365,7 @@ _Scans = typing.Annotated[
     ),
 ]
 
-_MoreScans = typing.Annotated[list[str] | None, typer.Argument(hidden=True)]
+_MoreScans = typing.Annotated[list[str] | None, typer.Argument(hidden=True, metavar="PATH")]
 
 _Changes = typing.Annotated[
     list[str] | None, typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE")
@@ -391,7 +392,7 @@ def run_pipeline(
     ] = False,
     check: typing.Annotated[
         bool,
-        typer.Option("--check", help="Check the file and every input of every step; run nothing."),
+        typer.Option("--check", help="Check every option and input of every step; run nothing."),
     ] = False,
     scheduler: _Scheduler = None,
     shard: typing.Annotated[
@@ -425,9 +426,9 @@ def run_pipeline(
             )
         file = read_pipeline(pipeline, set_ or ())
         planned = _planned(file, scan, more, restart)
-        if check:
-            return campaign.check_scans(planned, progress)
         with _way_to_run(scheduler, shard, file.cluster) as run:
+            if check:
+                return campaign.check_scans(planned, progress)
             return _run_planned(planned, progress, run)
 
     _carry_out(log_json, work)

@@ -893,6 +893,18 @@ class ValidateConfig(Config):
 
 
 @dataclass(frozen=True)
+class StatusConfig(Config):
+    """Say where a run stands, from its files alone: also one that runs elsewhere, or died."""
+
+    output: Path = option(
+        "Patterns, map, mask or model that a run writes or wrote, or a folder of them.",
+        argument=True,
+        metavar="OUTPUT",
+    )
+    json: bool = option("Print the answer as JSON.", False)
+
+
+@dataclass(frozen=True)
 class ClusterConfig(Config):
     """What one SLURM job of ``--scheduler slurm`` asks for: ``[cluster]`` of a pipeline file.
 
@@ -924,6 +936,7 @@ STAGES: dict[str, type[Config]] = {
     "collect": CollectConfig,
     "mask": MaskConfig,
     "validate": ValidateConfig,
+    "status": StatusConfig,
 }
 """Every stage and its options; the faces are made from this table."""
 

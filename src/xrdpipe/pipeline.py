@@ -25,7 +25,10 @@ from xrdpipe.types import Outcome, Progress
 if TYPE_CHECKING:
     from xrdpipe.stages.reduction import Execution
 
-STAGES = {name: kind for name, kind in config.STAGES.items() if name not in ("inspect", "validate")}
+LOOK_ONLY = ("inspect", "validate", "status")
+"""Commands that make nothing, and so are no steps."""
+
+STAGES = {name: kind for name, kind in config.STAGES.items() if name not in LOOK_ONLY}
 
 READS_FRAMES = {"integrate": "frames", "map": "patterns", "mask": "frames", "collect": "patterns"}
 """Stages that may read what was measured, and the option that names it (map: with ``poni``)."""

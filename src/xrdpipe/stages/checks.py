@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -39,6 +39,14 @@ from xrdpipe.store import patterns as pattern_files
 from xrdpipe.store import training_set as set_files
 from xrdpipe.store.masks import mask_done
 from xrdpipe.store.nexus import already_done
+from xrdpipe.store.parts import (
+    KEY_FILE,
+    part_folder,
+    refuse_another,
+    rows_of,
+    whole_blocks,
+    writers,
+)
 from xrdpipe.store.patterns import PatternsFile
 from xrdpipe.types import FrameSource, Grid, Progress
 
@@ -111,27 +119,40 @@ def check(
     progress
         Warnings of the stage are handed on.
     """
-    problems = _Problems()
     given = (progress or Progress()).note
 
     def warn(text: str) -> None:
         if text.startswith("warning"):
             given(text)
 
-    step = _Step(settings, earlier, problems, Progress(note=warn))
+    step = _Step(settings, earlier, Progress(note=warn))
     does, state = _CHECKS[type(settings)](step)
     for output in outputs_of(settings):
-        problems.attempt(_check_writable, output)
+        step.attempt(_check_writable, output)
     return Checked(
-        settings, does, state or TO_DO, tuple(problems.found), outputs_of(settings), step.source
+        settings, does, state or TO_DO, tuple(step.problems), outputs_of(settings), step.source
     )
 
 
-class _Problems:
-    """Sentences of what went wrong; the first does not hide the next."""
+@dataclass
+class _Step:
+    """A step under examination; ``problems`` are sentences, the first does not hide the next."""
 
-    def __init__(self) -> None:
-        self.found: list[str] = []
+    settings: Any
+    earlier: Sequence[Checked]
+    progress: Progress
+    problems: list[str] = field(default_factory=list)
+    source: FrameSource | None = None
+
+    def maker(self, path: str | Path) -> Checked | None:
+        """The earlier step that will write this path, or a folder it lies in."""
+        place = Path(str(path).partition("::")[0]).absolute()
+        for checked in reversed(self.earlier):
+            if not checked.done and any(
+                output.absolute() in (place, *place.parents) for output in checked.outputs
+            ):
+                return checked
+        return None
 
     def attempt(
         self, what: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs
@@ -140,41 +161,18 @@ class _Problems:
         try:
             return what(*args, **kwargs)
         except (XrdpipeError, OSError) as error:
-            if str(error) not in self.found:
-                self.found.append(str(error))
+            self.say(str(error))
         return None
 
-
-@dataclass
-class _Step:
-    """A step under examination."""
-
-    settings: Any
-    earlier: Sequence[Checked]
-    problems: _Problems
-    progress: Progress
-    source: FrameSource | None = None
-
-    def maker(self, path: str | Path) -> Checked | None:
-        """The earlier step that will write this path, or a folder it lies in."""
-        place = Path(str(path).partition("::")[0])
-        for checked in reversed(self.earlier):
-            if not checked.done and any(
-                output in (place, *place.parents) for output in checked.outputs
-            ):
-                return checked
-        return None
-
-    def attempt(
-        self, what: Callable[Given, Found], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Found | None:
-        """See _Problems."""
-        return self.problems.attempt(what, *args, **kwargs)
+    def say(self, problem: str) -> None:
+        """Add a sentence, once."""
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def require(self, path: str | Path | None, what: str) -> None:
         """A file that must be there, unless an earlier step writes it."""
         if path is not None and not self.maker(path) and not Path(path).exists():
-            self.problems.found.append(f"{what} {path} does not exist.")
+            self.say(f"{what} {path} does not exist.")
 
 
 def _check_writable(output: Path) -> None:
@@ -210,7 +208,7 @@ def _frames_to_patterns(step: _Step, config: IntegrateConfig, output: Path) -> t
         step.attempt(load_normalisation, config, source, Progress())
     _check_beside_frames(step, config, shape)
     does = f"{_frames(source)} → {output} ({config.variant})"
-    if step.problems.found or source is None:
+    if step.problems or source is None:
         return does, ""
     if step.maker(config.poni) or any(map(step.maker, config.mask)):
         return does, ""
@@ -251,10 +249,20 @@ def _frames(source: FrameSource | None) -> str:
 
 
 def _state(output: Path, key: Mapping[str, Any], key_path: str, config: Any) -> str:
-    """How far this output is; raises where it belongs to another run."""
+    """How far this output is; raises where it belongs to another run, or one is writing it."""
     if already_done(output, dict(key), key_path, config.restart):
         return DONE
-    return TO_DO
+    folder = part_folder(output)
+    for writer in writers(folder):
+        raise InputError(
+            f"process {writer['pid']} on {writer['host']} is writing {output} already; wait for "
+            "it, or give another --output."
+        )
+    if config.restart or not (folder / KEY_FILE).is_file():
+        return TO_DO
+    refuse_another(folder, key)
+    done = rows_of(whole_blocks(folder, verify=False)).size
+    return f"continues after {done} of {len(key['frames'])} frames"
 
 
 def _map(step: _Step) -> tuple[str, str]:
@@ -269,21 +277,25 @@ def _map(step: _Step) -> tuple[str, str]:
         if card is None:
             return f"frames → {output}", ""
         inner = mapping.integration_of(config, output, card)
-        does, _ = _frames_to_patterns(step, inner, outputs_of(config)[0])
+        does, state = _frames_to_patterns(step, inner, outputs_of(config)[0])
         if step.source is not None:
             source = step.source
             step.attempt(resolve_scan, config, source)
-            if not step.problems.found:
+            if not step.problems:
                 step.attempt(mapping.check_geometry_reaches, config, source, card.grid, Progress())
-        return f"{does} → {output}{model}", ""
+        if state == DONE:
+            state = step.attempt(_check_patterns, step, outputs_of(config)[0], card, folder) or ""
+        return f"{does} → {output}{model}", state
     maker = step.maker(config.patterns[0])
     does = f"{config.patterns[0]} → {output}{model}"
     if maker is not None:
         step.source = maker.source
         _check_coming_patterns(step, maker, card)
         return does, ""
-    state = step.attempt(_check_patterns, step, card, folder, output)
-    return does, state or ""
+    path = step.attempt(mapping.patterns_given, config)
+    if path is None:
+        return does, ""
+    return does, step.attempt(_check_patterns, step, path, card, folder) or ""
 
 
 def _check_coming_patterns(step: _Step, maker: Checked, card: ModelCard | None) -> None:
@@ -300,7 +312,7 @@ def _check_coming_patterns(step: _Step, maker: Checked, card: ModelCard | None) 
     wanted = ("masked", "unmasked") if config.variant == "both" else (config.variant or held[0],)
     lacking = [variant for variant in wanted if variant not in held]
     if lacking:
-        step.problems.found.append(
+        step.say(
             f"{maker.outputs[0]} will hold the {made_by.variant} variant, not '{lacking[0]}'; "
             f'integrate with variant = "{lacking[0]}" or "both".'
         )
@@ -308,10 +320,10 @@ def _check_coming_patterns(step: _Step, maker: Checked, card: ModelCard | None) 
         step.attempt(mapping.check_geometry_reaches, made_by, source, card.grid, Progress())
 
 
-def _check_patterns(step: _Step, card: ModelCard | None, folder: Path | None, output: Path) -> str:
+def _check_patterns(step: _Step, path: Path, card: ModelCard | None, folder: Path | None) -> str:
     """Patterns that are there: variant, scan, reach, and how far the map is."""
     config: MapConfig = step.settings
-    path = mapping.patterns_given(config)
+    output = outputs_of(config)[-1]
     both = config.variant == mapping.BOTH
     with PatternsFile(path, "masked" if both else config.variant) as source:
         step.attempt(resolve_scan, config, source)
@@ -415,17 +427,16 @@ def _train(step: _Step) -> tuple[str, str]:
     if config.start is not None and not step.maker(config.start):
         step.attempt(find_model, config.start)
     if config.output.exists() and not (config.output / CARD).is_file():
-        step.problems.found.append(
-            f"'{config.output}' exists and is no model folder; give another output."
-        )
-    return f"training → {config.output}", ""
+        step.say(f"'{config.output}' exists and is no model folder; give another output.")
+    there = config.output.exists() and not config.restart
+    return f"training → {config.output}", "a model is there" if there else ""
 
 
 def _evaluate(step: _Step) -> tuple[str, str]:
     config: EvaluateConfig = step.settings
     step.require(config.map, "map file")
     step.require(config.truth, "truth file")
-    there = not (step.problems.found or step.maker(config.map) or step.maker(config.truth))
+    there = not (step.problems or step.maker(config.map) or step.maker(config.truth))
     if there:
         step.attempt(evaluate_maps, config.map, config.truth)
     return f"scores of {config.map} against {config.truth}", ""
