@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.cluster_worker import Refusal, Request, Share, prevent_interrupts, reduce_range
 from xrdpipe.config import ClusterConfig
-from xrdpipe.errors import EnvironmentProblemError, OptionError
+from xrdpipe.errors import EnvironmentProblemError, OptionError, XrdpipeError
 from xrdpipe.schema import LOST
 from xrdpipe.stages.job import Job
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, Execution
@@ -61,6 +61,8 @@ STRAGGLING_SECONDS = 30.0
 
 PATIENCE = 20.0
 """Once asked to stop, ranges under way are waited for so many seconds; batch systems kill soon."""
+
+KEPT = "What is integrated is kept: run the same command to continue."
 
 
 def check_scheduler(scheduler: str) -> None:
@@ -308,18 +310,19 @@ class _Conversation:
             raise EnvironmentProblemError(
                 f"{self._named(one)}: {error.allowed_failures + 1} workers died while integrating "
                 f"these, the last at {error.last_worker.address}; out of memory, or a frame that "
-                f"breaks a library? {self._kept()}"
+                f"breaks a library? {KEPT}"
             ) from error
         except CancelledError as error:
             raise self._lost_scheduler() from error
+        except XrdpipeError as error:
+            raise EnvironmentProblemError(f"{self._named(one)}: a worker says: {error}") from error
         except Exception as error:
             if self._client.status != "running":
                 raise self._lost_scheduler() from error
-            kind = type(error).__name__
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise EnvironmentProblemError(
-                f"{self._named(one)}: the cluster failed ({kind}: {' '.join(str(error).split())}); "
-                "is the same xrdpipe installed where the scheduler and the workers run? "
-                f"{self._kept()}"
+                f"{self._named(one)}: a worker failed ({what}); is the same xrdpipe installed "
+                f"where the scheduler and the workers run? {KEPT}"
             ) from error
         if isinstance(answer, Refusal):
             raise self._refused(answer)
@@ -336,16 +339,13 @@ class _Conversation:
                 "versions and the same files are needed everywhere"
             )
         return EnvironmentProblemError(
-            f"the worker on {answer.host} cannot take part: {reason}. {self._kept()}"
+            f"the worker on {answer.host} cannot take part: {reason}. {KEPT}"
         )
 
     def _lost_scheduler(self) -> EnvironmentProblemError:
         return EnvironmentProblemError(
-            f"the connection to the Dask scheduler ({self._scheduler}) was lost. {self._kept()}"
+            f"the connection to the Dask scheduler ({self._scheduler}) was lost. {KEPT}"
         )
-
-    def _kept(self) -> str:
-        return "What is integrated is kept: run the same command to continue."
 
     def _named(self, one: _Range) -> str:
         """The frames of a range, for messages."""
@@ -384,7 +384,7 @@ class _Conversation:
             self._spoke < self._alone_since
         ):
             self._spoke = time.monotonic()
-            self._progress.note("Dask: no worker yet; waiting (Ctrl-C stops, nothing is lost)")
+            self._progress.note("Dask: no worker; waiting for one (Ctrl-C stops, nothing is lost)")
 
     def _asked(self, question: str) -> Any:
         """What the scheduler answers; raises EnvironmentProblemError if it does not."""
