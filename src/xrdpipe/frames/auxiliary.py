@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_image, sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
@@ -94,15 +95,17 @@ def _boolean(path: Path, dataset: str) -> NDArray[np.bool_] | None:
             found[name] = item
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with sound(str(path)), h5py.File(path, "r", locking=False) as file:
             if dataset:
                 keep(dataset, file.get(dataset))
             else:
                 file.visititems(keep)
             if len(found) != 1:
                 return None
-            return np.asarray(found.popitem()[1][()], np.bool_)
-    except OSError:
+            plane = found.popitem()[1]
+            check_image(plane.shape, str(path))
+            return np.asarray(plane[()], np.bool_)
+    except InputError:
         return None
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from xrdpipe import __version__
+from xrdpipe.bounds import sound, whole
 from xrdpipe.errors import InputError
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
@@ -340,7 +341,7 @@ def read_map(path: Path) -> StoredMap:
     InputMissingError, InputError
         If it is no map file; the absent dataset is named.
     """
-    with open_processed(path, "map file") as file:
+    with sound(str(path)), open_processed(path, "map file") as file:
         entry = file["entry"]
         needed = ("phase_names", "presence/probability", "presence/decision", "winner/phase_id",
                   "status")  # fmt: skip
@@ -352,12 +353,12 @@ def read_map(path: Path) -> StoredMap:
                 )
         group = entry["phase_map"]
         return StoredMap(
-            tuple(text(name) for name in group["phase_names"][()]),
-            group["presence/probability"][()],
-            group["presence/decision"][()],
-            group["winner/phase_id"][()],
-            group["status"][()],
+            tuple(text(name) for name in whole(group["phase_names"])),
+            whole(group["presence/probability"]),
+            whole(group["presence/decision"]),
+            whole(group["winner/phase_id"]),
+            whole(group["status"]),
             text(group["model/name"]) if "model/name" in group else "",
-            group["unknown/score"][()] if "unknown" in group else None,
-            float(group["unknown/threshold"][()]) if "unknown" in group else np.nan,
+            whole(group["unknown/score"]) if "unknown" in group else None,
+            float(whole(group["unknown/threshold"])) if "unknown" in group else np.nan,
         )

@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import sound, whole
 from xrdpipe.errors import InputError, InputMissingError
+from xrdpipe.store.nexus import text
 from xrdpipe.types import BoolArray
 
 TRUTH = "/entry/truth"
@@ -114,18 +116,15 @@ def read_truth(path: Path) -> Truth:
     if not path.is_file():
         raise InputMissingError(f"truth file '{path}' does not exist; simulate writes truth.h5.")
     known = ("presence", "weight_fraction", "strength", "lattice", "size")
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            if TRUTH not in file:
-                raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
-            group = file[TRUTH]
-            absent = [name for name in ("phase_names", *known) if name not in group]
-            if absent:
-                raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
-            names = tuple(group["phase_names"].asstr()[()].tolist())
-            arrays = {name: group[name][()] for name in group if name != "phase_names"}
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read as HDF5 ({error}).") from error
+    with sound(f"'{path}'"), h5py.File(path, "r", locking=False) as file:
+        if TRUTH not in file:
+            raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
+        group = file[TRUTH]
+        absent = [name for name in ("phase_names", *known) if name not in group]
+        if absent:
+            raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
+        names = tuple(text(name) for name in whole(group["phase_names"]))
+        arrays = {name: whole(group[name]) for name in group if name != "phase_names"}
     shape = arrays["presence"].shape
     if len(shape) != 3 or shape[0] != len(names):
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from xrdpipe.bounds import sound, whole
 from xrdpipe.schema import NXAZINT1D_REQUIRED, WINNER_MEANINGS, FrameStatus
 from xrdpipe.store.nexus import text
 
@@ -39,7 +40,7 @@ def _problems_of_data(data: h5py.Group, entry: h5py.Group) -> list[str]:
     intensity, axis = data["I"], data["radial_axis"]
     if intensity.ndim != 2 or intensity.shape[1] != axis.shape[0]:
         found.append(f"{data.name}/I has shape {intensity.shape}, radial_axis {axis.shape}")
-    if not np.all(np.diff(axis[()]) > 0):
+    if not np.all(np.diff(whole(axis)) > 0):
         found.append(f"{data.name}/radial_axis is not ascending")
     if "units" not in axis.attrs:
         found.append(f"{data.name}/radial_axis has no @units")
@@ -52,7 +53,7 @@ def _problems_of_data(data: h5py.Group, entry: h5py.Group) -> list[str]:
     if status is not None:
         if status.shape[0] != intensity.shape[0]:
             found.append(f"frames/status has {status.shape[0]} rows, I {intensity.shape[0]}")
-        elif np.any(status[()] == FrameStatus.PENDING):
+        elif np.any(whole(status) == FrameStatus.PENDING):
             found.append("some frames are still pending: the run is not finished")
     if "coverage" in data:
         for start in range(0, intensity.shape[0], 256):
@@ -79,7 +80,7 @@ def problems_of_map(entry: h5py.Group) -> list[str]:
     if found:
         return found
     group = entry["phase_map"]
-    probability = group["presence/probability"][()]
+    probability = whole(group["presence/probability"])
     n_phases = group["phase_names"].shape[0]
     shape = entry["mapping/frame_index"].shape
     if probability.shape != (n_phases, *shape):
@@ -92,7 +93,7 @@ def problems_of_map(entry: h5py.Group) -> list[str]:
     good = np.isfinite(probability)
     if np.any((probability[good] < 0) | (probability[good] > 1)):
         found.append("presence/probability leaves 0-1")
-    winner = group["winner/phase_id"][()]
+    winner = whole(group["winner/phase_id"])
     allowed = [*range(n_phases), *WINNER_MEANINGS]
     if not np.isin(winner, allowed).all():
         found.append(f"winner/phase_id holds other values than {allowed}")
@@ -123,14 +124,25 @@ def problems_of_mask(entry: h5py.Group) -> list[str]:
     if mask.ndim != 2 or mask.dtype.kind not in "ui":
         return [f"mask/mask is {mask.dtype} of shape {mask.shape}, expected integers in 2-D"]
     known = int(np.bitwise_or.reduce(np.asarray(mask.attrs.get("flag_masks", [0]), np.uint64)))
-    unnamed = np.count_nonzero(mask[()] & ~np.uint64(known))
+    unnamed = np.count_nonzero(whole(mask) & ~np.uint64(known))
     return [f"{unnamed} pixels of mask/mask carry bits that flag_masks does not name"] * bool(
         unnamed
     )
 
 
 def describe(file: h5py.File) -> tuple[str, list[str]]:
-    """What an HDF5 file of ours is, and its problems."""
+    """What an HDF5 file of ours is, and its problems.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or so different that its problems cannot be listed.
+    """
+    with sound(file.filename):
+        return _described(file)
+
+
+def _described(file: h5py.File) -> tuple[str, list[str]]:
     entry: Any = file.get("entry")
     if entry is None:
         return "HDF5 file", ["there is no group /entry"]

@@ -153,7 +153,10 @@ def own_groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
 
 def attribute(item: h5py.Group | h5py.Dataset | h5py.File, name: str) -> str:
     """A text attribute, or ``""``."""
-    value = item.attrs.get(name, "")
+    try:
+        value = item.attrs.get(name, "")
+    except (OSError, RuntimeError, TypeError):  # of a kind that NumPy does not have, or damaged
+        return ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

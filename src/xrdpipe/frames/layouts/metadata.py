@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_image, whole
 from xrdpipe.frames.layouts.links import attribute, find_dataset
 from xrdpipe.types import DetectorInfo, IntArray
 
@@ -29,7 +31,7 @@ def text(group: h5py.Group | None, *names: str) -> str | None:
     for name in names:
         data = find_dataset(group, name) if group is not None else None
         if data is not None and data.dtype.kind in "SO" and data.size:
-            value = np.asarray(data[()]).ravel()[0]
+            value = data[(0,) * data.ndim]
             value = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             if value.strip():
                 return str(value.strip())
@@ -42,10 +44,10 @@ def number(group: h5py.Group | None, *names: str) -> float | None:
         data = find_dataset(group, name) if group is not None else None
         if data is None or not data.size:
             continue
-        value = np.asarray(data[()]).ravel()[0]
+        value = data[(0,) * data.ndim]
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
     return None
 
@@ -62,7 +64,7 @@ def quantity(
         if data is None or data.dtype.kind not in "uif" or not data.size:
             continue
         unit = (attribute(data, "units") or default).strip().lower()
-        values = np.asarray(data[()], np.float64).ravel()
+        values = np.asarray(whole(data), np.float64).ravel()
         if unit in units and (np.isfinite(values) & (values > 0)).any():
             return values * units[unit]
     return None
@@ -96,6 +98,8 @@ def pixel_mask(group: h5py.Group | None, names: Iterable[str]) -> IntArray | Non
         data = find_dataset(group, name) if group is not None else None
         if data is None or data.ndim < 2 or data.dtype.kind not in "uib" or not data.size:
             continue
+        where = f"{data.file.filename}::{data.name}"
+        check_image((math.prod(data.shape[:-1]), data.shape[-1]), where)
         planes = data[()].reshape(-1, *data.shape[-2:])
         if planes.dtype.kind == "b":
             planes = planes.astype(np.uint8)

@@ -12,6 +12,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
+from xrdpipe.bounds import whole
 from xrdpipe.frames.layouts.layout import (
     NO_FRAMES,
     Column,
@@ -115,7 +116,7 @@ def _with_uids(
             keys = find_dataset(group, name)
             if keys is None or keys.dtype.kind not in "uif" or keys.size != planes.size:
                 continue
-            empty = np.flatnonzero((np.asarray(keys[()]).ravel() == 0) & (planes.problem == 0))
+            empty = np.flatnonzero((np.asarray(whole(keys)).ravel() == 0) & (planes.problem == 0))
             problem, reason = planes.problem.copy(), dict(planes.reason)
             problem[empty] = FrameStatus.MISSING
             reason |= {
