@@ -24,15 +24,17 @@ RESULT = Path(__file__).parents[1] / "results" / "fuzz.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--readers", default="", help="only those whose names hold one of A,B,…")
+    parser.add_argument("--readers", default="", help="only those whose names hold one of A;B;…")
     parser.add_argument("--inputs", type=int, default=2000, help="per reader")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--show", type=int, metavar="N", help="write input N of one reader to ./input")
+    parser.add_argument(
+        "--show", type=int, metavar="N", help="write input N of one reader to ./input"
+    )
     parser.add_argument("--json", type=Path, help=f"where the counts go, for example {RESULT}")
     parser.add_argument("--doc", type=Path, help="put the table of --json into this document")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    wanted = [word.lower() for word in given.readers.split(",")]
+    wanted = [word.lower() for word in given.readers.split(";")]
     chosen = [r for r in READERS if any(word in r.name.lower() for word in wanted)]
     scratch = "/dev/shm" if Path("/dev/shm").is_dir() else None
     result = _read(given.json)

@@ -109,8 +109,15 @@ def fuzz(reader: Any, seeds: list[Seed], count: int, seed: int, work: Path) -> S
     index = 0
     while index < count:
         stop = min(index + PER_CHILD, count)
-        last = index
+        last, made = index, False
         for answer in _forked(reader, seeds, seed, range(index, stop), work):
+            if "made" in answer:
+                made = True
+                continue
+            if not made:  # it was HDF5 that failed to make the damaged file
+                last += 1
+                continue
+            made = False
             if "signal" in answer:
                 name = signal.Signals(answer["signal"]).name
                 what = {"SIGALRM": f"hang, above {SECONDS} s"}.get(name, f"crash, {name}")
@@ -167,6 +174,7 @@ def _serve(
         for index in numbers:
             one = drawn(reader, seeds, seed, index)
             unpack(one, folder)
+            stream.write('{"made": true}\n')
             signal.alarm(SECONDS)
             started = time.process_time()
             outcome, detail = tried(reader, folder / one.damaged)

@@ -128,7 +128,19 @@ def _noise(random: Random, raw: bytearray) -> bytearray:
     return raw
 
 
-_CHANGES = (_cut, _flip, _flip, _number, _number, _number, _insert, _remove, _repeat, _blank, _noise)
+_CHANGES = (
+    _cut,
+    _flip,
+    _flip,
+    _number,
+    _number,
+    _number,
+    _insert,
+    _remove,
+    _repeat,
+    _blank,
+    _noise,
+)
 
 
 # --- JSON and what carries it ----------------------------------------------------------------

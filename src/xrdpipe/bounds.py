@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from xrdpipe.errors import InputError, XrdpipeError
 
@@ -64,12 +63,6 @@ def check_values(count: int, where: str) -> None:
             f"{where} claims {count} values; at most {MOST_VALUES} are read, the file is damaged "
             "or is not what it is used as."
         )
-
-
-def whole(data: Any) -> Any:
-    """All values of an HDF5 dataset, if they are no more than can be meant; else InputError."""
-    check_values(data.size or 0, f"{data.file.filename}::{data.name}")
-    return data[()]
 
 
 def check_text(size: int, where: str) -> None:

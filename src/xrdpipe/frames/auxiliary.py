@@ -17,6 +17,7 @@ from xrdpipe.bounds import check_image, sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
+from xrdpipe.frames.headers import numpy_array
 from xrdpipe.frames.images import read_image
 from xrdpipe.frames.source import open_frames
 from xrdpipe.frames.tables import number_column, read_column, read_table, rows_by_number
@@ -55,7 +56,7 @@ def read_plane(reference: str, what: str) -> tuple[NDArray[Any], str]:
         raise InputError(f"{what} {path} is {_NO_PLANE[path.suffix.lower()]}.")
     try:
         if path.suffix.lower() == ".npy":
-            plane = np.load(path, allow_pickle=False)
+            plane = np.array(numpy_array(path))
         elif dataset or path.suffix.lower() in HDF5_SUFFIXES:
             plane = _hdf5_plane(path, dataset, what)
         else:

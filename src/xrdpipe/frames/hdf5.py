@@ -15,9 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames.layouts import areadetector, bliss, dectris, lima, maxiv, nexus, petra, stack
+from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.frames.layouts.files import check_no_scan, continued, file_counters
 from xrdpipe.frames.layouts.layout import Column, Layout, Probe, Scope, holds_frames
 from xrdpipe.frames.layouts.links import (
@@ -26,6 +27,7 @@ from xrdpipe.frames.layouts.links import (
     follow,
     open_file,
     open_linked,
+    whole,
     why_not_open,
 )
 from xrdpipe.frames.layouts.packing import Packing, packing_of
@@ -291,6 +293,7 @@ class Hdf5Series:
                 raise FrameError(int(problem[place]), reason[place])
             if compressed and packing is not None:
                 return packing.fetch(data, index)
+            check_chunks(data, index)
             return np.asarray(data[index])
         except (ValueError, IndexError) as error:
             raise FrameError(

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import LARGEST_FRAME
 from xrdpipe.errors import FrameError
 from xrdpipe.frames.headers import (
     CBF_START,
@@ -73,15 +74,54 @@ def plain_pixels(file: Path, shape: Shape, dtype: np.dtype[Any]) -> Encoded | ND
         if first is None:
             return None
         return np.fromfile(file, dtype, shape[0] * shape[1], offset=first).reshape(shape)
-    except (OSError, ValueError, FrameError):
+    except (OSError, OverflowError, ValueError, FrameError):
         return None
 
 
 def byte_offset_pixels(data: bytes, pixels: int) -> NDArray[np.int32]:
-    """Decode the binary section of a CBF by fabio, shape (pixels,)."""
+    """Decode the binary section of a CBF by fabio, shape (pixels,).
+
+    Raises
+    ------
+    ValueError
+        If it holds fewer pixels.
+    """
     from fabio.compression import decByteOffset
 
-    return np.asarray(decByteOffset(data, pixels), np.int32)
+    # The longest difference takes 15 bytes, and fabio does not look where the section ends.
+    found = np.asarray(decByteOffset(data + bytes(15), pixels)[:pixels], np.int32)
+    step = np.diff(found, prepend=np.int32(0))
+    size = np.abs(step.astype(np.int64))
+    least = found.size + 2 * (size > 127).sum() + 4 * (size > 32767).sum()
+    if found.size < pixels or least > len(data):
+        raise ValueError(f"its binary section holds fewer than {pixels} pixels")
+    return found
+
+
+def cbf_image(content: bytes) -> NDArray[np.int32]:
+    """The image of a CBF of one binary section.
+
+    Raises
+    ------
+    ValueError
+        For another kind of CBF than detectors write, or a damaged one.
+    """
+    check_cbf(content)
+    header, _, rest = content.partition(CBF_START)
+    columns = _number(rb"X-Binary-Size-Fastest-Dimension", header) or 0
+    rows = _number(rb"X-Binary-Size-Second-Dimension", header) or 0
+    if not 0 < rows * columns <= LARGEST_FRAME:
+        raise ValueError(f"its header states {rows} x {columns} pixels")
+    if _CBF_KIND.search(header) is None or not _is_int32(header):
+        raise ValueError("its pixels are no byte offsets of signed 32-bit integers")
+    section = rest[: _number(rb"X-Binary-Size", header)]
+    if len(section) < rows * columns:
+        raise ValueError(f"its binary section holds fewer than {rows * columns} pixels")
+    return byte_offset_pixels(section, rows * columns).reshape(rows, columns)
+
+
+def _is_int32(header: bytes) -> bool:
+    return re.search(rb'X-Binary-Element-Type:\s*"signed 32-bit integer"', header) is not None
 
 
 def _tiff_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | None:
@@ -145,8 +185,7 @@ def _cbf(content: bytes, shape: Shape, dtype: np.dtype[Any]) -> Encoded | None:
     columns = _number(rb"X-Binary-Size-Fastest-Dimension", header)
     rows = _number(rb"X-Binary-Size-Second-Dimension", header)
     size = _number(rb"X-Binary-Size", header)
-    signed = re.search(rb'X-Binary-Element-Type:\s*"signed 32-bit integer"', header)
-    if (rows, columns) != shape or signed is None or dtype != np.int32 or size is None:
+    if (rows, columns) != shape or not _is_int32(header) or dtype != np.int32 or size is None:
         return None
     if _CBF_KIND.search(header) is None:
         return None
@@ -155,4 +194,4 @@ def _cbf(content: bytes, shape: Shape, dtype: np.dtype[Any]) -> Encoded | None:
 
 def _number(key: bytes, header: bytes) -> int | None:
     match = re.search(key + rb":\s*(\d+)", header)
-    return None if match is None else int(match.group(1))
+    return None if match is None else int(match.group(1)[:18])

@@ -12,9 +12,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
+from xrdpipe.frames.layouts.links import whole
 
 NO_VALUE = frozenset({"", "na", "n/a", "none", "null", "-"})
 """Cells that say nothing; they read as NaN, like ``nan`` itself."""

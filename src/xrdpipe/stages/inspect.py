@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.config import InspectConfig
 from xrdpipe.errors import FrameError, XrdpipeError
 from xrdpipe.frames import open_frames
@@ -20,7 +20,7 @@ from xrdpipe.frames.auxiliary import load_masks
 from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
 from xrdpipe.frames.hdf5 import is_hdf5
 from xrdpipe.frames.headers import is_image
-from xrdpipe.frames.layouts.links import attribute
+from xrdpipe.frames.layouts.links import attribute, whole
 from xrdpipe.frames.names import frame_numbers
 from xrdpipe.frames.powder_files import PATTERN_SUFFIXES, find_powder_files, read_powder_file
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry

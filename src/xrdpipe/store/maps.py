@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 
 from xrdpipe import __version__
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe import __version__
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError, InputMissingError, OutputExistsError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.schema import SCHEMA_VERSION
 from xrdpipe.store.parts import first_difference, key_hash
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe import __version__
-from xrdpipe.bounds import MOST_BINS, check_frames, sound, whole
+from xrdpipe.bounds import MOST_BINS, check_frames, sound
 from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (

@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError, InputMissingError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.store.nexus import text
 from xrdpipe.types import BoolArray
 

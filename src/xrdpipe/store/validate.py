@@ -8,7 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from xrdpipe.bounds import sound, whole
+from xrdpipe.bounds import sound
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.schema import NXAZINT1D_REQUIRED, WINNER_MEANINGS, FrameStatus
 from xrdpipe.store.nexus import text
 

@@ -11,10 +11,9 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from xrdpipe.bounds import whole
 from xrdpipe.frames.layouts.commands import axes_hint
 from xrdpipe.frames.layouts.layout import Column, Layout, Scope, distinct, holds_frames, miscount
-from xrdpipe.frames.layouts.links import attribute, find, find_group
+from xrdpipe.frames.layouts.links import attribute, find, find_group, whole
 from xrdpipe.frames.layouts.metadata import (
     SECONDS,
     Exposure,

@@ -14,10 +14,16 @@ from dataclasses import dataclass, replace
 import h5py
 import numpy as np
 
-from xrdpipe.bounds import whole
 from xrdpipe.frames.layouts.areadetector import ATTRIBUTES
 from xrdpipe.frames.layouts.layout import Layout, Scope, holds_frames, miscount
-from xrdpipe.frames.layouts.links import LostDatasetError, find, find_dataset, find_group, follow
+from xrdpipe.frames.layouts.links import (
+    LostDatasetError,
+    find,
+    find_dataset,
+    find_group,
+    follow,
+    whole,
+)
 from xrdpipe.frames.layouts.metadata import Exposure, detector_info, exposure, number
 from xrdpipe.frames.layouts.planes import Planes, joined, lost_planes, planes_of
 from xrdpipe.schema import FrameStatus

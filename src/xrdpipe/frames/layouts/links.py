@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 - registers the decompression filters of detectors
 
-from xrdpipe.errors import FrameError
+from xrdpipe.bounds import check_values
+from xrdpipe.errors import FrameError, InputError
 from xrdpipe.schema import FrameStatus
 
 MAX_LINKS = 20
@@ -140,6 +141,44 @@ def find_dataset(start: h5py.Group, name: str) -> h5py.Dataset | None:
     """The dataset a path leads to, or None."""
     item = find(start, name)
     return item if isinstance(item, h5py.Dataset) else None
+
+
+def whole(data: h5py.Dataset) -> Any:
+    """All values of a dataset.
+
+    Raises
+    ------
+    InputError
+        If they are more than can be meant, or a virtual dataset is made of itself.
+    """
+    check_values(data.size or 0, f"{data.file.filename}::{data.name}")
+    check_no_circle(data)
+    return data[()]
+
+
+def check_no_circle(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ()) -> None:
+    """Raise InputError for a virtual dataset that leads back to itself: HDF5 follows it for ever.
+
+    Parameters
+    ----------
+    above
+        File and name of the datasets on the way to this one.
+    """
+    if not data.is_virtual:
+        return
+    own = data.file.filename
+    if (own, data.name) in above or len(above) > MAX_LINKS:
+        raise InputError(f"{own}::{data.name} is a virtual dataset that is made of itself.")
+    sources = {(source.file_name, source.dset_name) for source in data.virtual_sources()}
+    for name, dataset in sources:
+        try:
+            same = name == "." or as_written(beside(own, name)) == as_written(own)
+            file = data.file if same else open_linked(beside(own, name), dataset)
+            item = follow(file["/"], dataset)
+        except LostDatasetError:
+            continue
+        if isinstance(item, h5py.Dataset):
+            check_no_circle(item, (*above, (own, data.name)))
 
 
 def own_groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:

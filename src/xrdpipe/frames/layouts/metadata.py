@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import check_image, whole
-from xrdpipe.frames.layouts.links import attribute, find_dataset
+from xrdpipe.bounds import check_image
+from xrdpipe.frames.layouts.links import attribute, find_dataset, whole
 from xrdpipe.types import DetectorInfo, IntArray
 
 Exposure = NDArray[np.float64] | float | None

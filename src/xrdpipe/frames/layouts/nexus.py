@@ -12,7 +12,6 @@ from dataclasses import replace
 import h5py
 import numpy as np
 
-from xrdpipe.bounds import whole
 from xrdpipe.frames.layouts.layout import (
     NO_FRAMES,
     Column,
@@ -21,7 +20,14 @@ from xrdpipe.frames.layouts.layout import (
     distinct,
     holds_frames,
 )
-from xrdpipe.frames.layouts.links import attribute, find, find_dataset, find_group, own_groups
+from xrdpipe.frames.layouts.links import (
+    attribute,
+    find,
+    find_dataset,
+    find_group,
+    own_groups,
+    whole,
+)
 from xrdpipe.frames.layouts.metadata import detector_info, exposure, is_column
 from xrdpipe.frames.layouts.planes import Planes, planes_of
 from xrdpipe.schema import FrameStatus

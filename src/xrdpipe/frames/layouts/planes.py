@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.bounds import check_frames, check_image
+from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.links import (
     MAX_LINKS,
     LostDatasetError,
@@ -175,7 +176,9 @@ def _trace(data: h5py.Dataset, known: Known, depth: int) -> Planes:
     where = f"{data.file.filename}::{data.name}"
     check_image(data.shape[-2:], where)
     check_frames(math.prod(data.shape[:-2]), where)
-    if data.is_virtual and depth < MAX_LINKS:
+    if data.is_virtual:
+        if depth == MAX_LINKS:
+            raise InputError(f"{where} is a virtual dataset that is made of itself.")
         return _virtual(data, known, depth)
     return _here(data)
 
