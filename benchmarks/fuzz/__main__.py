@@ -68,7 +68,7 @@ def _say(name: str, score: Score, wall: float) -> None:
     print(
         f"{name}: {score.inputs} inputs, {score.read} read, {score.refused} refused, "
         f"{sum(f['inputs'] for f in score.findings.values())} findings, slowest "
-        f"{score.slowest:.2f} s, {wall:.0f} s"
+        f"{score.slowest:.2f} s (input {score.slowest_input}), {wall:.0f} s"
     )
     for what, found in sorted(score.findings.items(), key=lambda item: -item[1]["inputs"]):
         print(f"   {found['inputs']:5d} x {what} (input {found['first']}): {found['detail']}")

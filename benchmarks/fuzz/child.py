@@ -65,13 +65,15 @@ class Score:
     slow: int = 0
     seconds: float = 0.0
     slowest: float = 0.0
+    slowest_input: int = 0
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, index: int, outcome: str, seconds: float, detail: str = "") -> None:
         """Count one input; ``outcome`` is read, refused, or the signature of a finding."""
         self.inputs += 1
         self.seconds += seconds
-        self.slowest = max(self.slowest, seconds)
+        if seconds > self.slowest:
+            self.slowest, self.slowest_input = seconds, index
         self.slow += seconds > SLOWEST
         if outcome in ("read", "refused"):
             setattr(self, outcome, getattr(self, outcome) + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -299,6 +300,11 @@ def _other_values(random: Random, data: h5py.Dataset) -> None:
         limits = np.iinfo(data.dtype)
         flat[places] = (limits.min, limits.max, 0, 1)[random.integers(4)]
     data[()] = flat.reshape(values.shape)
+
+
+def repacked(random: Random, content: bytes) -> bytes:
+    """The content of a gzip file damaged, and packed again."""
+    return gzip.compress(damaged(random, gzip.decompress(content)), 1, mtime=0)
 
 
 # --- CBF and EDF -----------------------------------------------------------------------------

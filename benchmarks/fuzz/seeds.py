@@ -13,8 +13,8 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
-
 from benchmarks.fuzz.child import Seed
+
 from xrdpipe.frames import write
 from xrdpipe.masks import Component
 from xrdpipe.nn.model_folder import find_model

@@ -31,6 +31,9 @@ pack a thousand times as many. The largest frames take 75 MB."""
 LARGEST_TEXT = 10_000_000
 """Bytes of a text that somebody wrote: a pipeline, a calibration, the card of a model."""
 
+LARGEST_TABLE = 1 << 28
+"""Bytes of a table: a line of 60 for each frame of the longest series."""
+
 _DAMAGE = (
     OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError,
     OverflowError, ArithmeticError,
@@ -56,21 +59,21 @@ def check_frames(count: int, where: str) -> None:
         )
 
 
-def check_values(count: int, where: str) -> None:
+def check_values(count: int, where: str, most: int = MOST_VALUES) -> None:
     """Raise InputError for more numbers than are read into memory at once."""
-    if count > MOST_VALUES:
+    if count > most:
         raise InputError(
-            f"{where} claims {count} values; at most {MOST_VALUES} are read, the file is damaged "
+            f"{where} claims {count} values; at most {most} are read, the file is damaged "
             "or is not what it is used as."
         )
 
 
-def check_text(size: int, where: str) -> None:
+def check_text(size: int, where: str, most: int = LARGEST_TEXT) -> None:
     """Raise InputError for a text that nobody wrote."""
-    if size > LARGEST_TEXT:
+    if size > most:
         raise InputError(
-            f"{where} has {size} bytes; expected a text of at most {LARGEST_TEXT}: it is another "
-            "kind of file."
+            f"{where} has {size} bytes; expected a text of at most {most}: it is another kind of "
+            "file."
         )
 
 

@@ -1018,17 +1018,15 @@ def _as_kind(kind: Any, value: Any) -> Any:
             raise OptionError(f"expected a number, got {value!r}.")
         try:
             number = kind(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise OptionError(f"expected a number, got '{value}'.") from error
         if kind is int and float(value) != number:
             raise OptionError(f"expected a whole number, got {value}.")
         return number
-    if kind is Path:
-        return Path(value)
-    if kind is str:
+    if kind in (Path, str):
         if not isinstance(value, (str, Path)):
             raise OptionError(f"expected text, got {value!r}.")
-        return str(value)
+        return kind(value)
     raise TypeError(f"no rule for {kind}")  # a bug in this file, not the user's
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from xrdpipe import config
+from xrdpipe.bounds import check_text
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.masks import shipped_folder
 from xrdpipe.stages import run_stage
@@ -48,13 +49,16 @@ def load_pipeline(
         Naming the file, the table and the key.
     """
     path = find_pipeline(reference)
+    check_text(path.stat().st_size, str(path))
     try:
         tables = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     for change in changes:
         _apply(tables, change)
     head = tables.pop("pipeline", {})
+    if not isinstance(head, Mapping):
+        raise OptionError(f"{path}: 'pipeline' must be a table, [pipeline].")
     unknown = set(head) - {"output", "title"}
     if unknown:
         name = sorted(unknown)[0]
@@ -85,6 +89,10 @@ def find_pipeline(reference: str) -> Path:
 
 def run_steps(steps: list[Step], progress: Progress) -> Outcome:
     """Run steps in order; lost frames of any step are added up."""
+    for step in steps:
+        written = getattr(step.settings, "output", None)
+        if written is not None and not written.resolve().is_relative_to(Path.cwd()):
+            progress.note(f"{step.name} writes outside the current folder: {written}")
     lost, summaries = 0, []
     outcome = Outcome(None)
     for step in steps:

@@ -13,12 +13,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import check_image, sound
+from xrdpipe.bounds import LARGEST_FRAME, sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
 from xrdpipe.frames.headers import numpy_array
 from xrdpipe.frames.images import read_image
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.frames.source import open_frames
 from xrdpipe.frames.tables import number_column, read_column, read_table, rows_by_number
 from xrdpipe.masks import combine, shipped_masks, without_measurement
@@ -104,8 +105,7 @@ def _boolean(path: Path, dataset: str) -> NDArray[np.bool_] | None:
             if len(found) != 1:
                 return None
             plane = found.popitem()[1]
-            check_image(plane.shape, str(path))
-            return np.asarray(plane[()], np.bool_)
+            return np.asarray(whole(plane, LARGEST_FRAME), np.bool_)
     except InputError:
         return None
 

@@ -30,6 +30,7 @@ from xrdpipe.frames.layouts.links import (
     whole,
     why_not_open,
 )
+from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.layouts.packing import Packing, packing_of
 from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
 from xrdpipe.schema import FrameStatus
@@ -251,7 +252,9 @@ class Hdf5Series:
         self.scan = layout.scan
         self.columns = {name: column.units for name, column in layout.columns.items()}
         self.evidence = (*layout.evidence, *_pixel_evidence(layout, typical, file))
-        self.warnings = layout.warnings
+        places = {stored.file for stored in layout.planes.stored}
+        places |= {column.file for column in layout.columns.values()}
+        self.warnings = (*layout.warnings, *files_outside(file, places))
         names = layout.datasets
         self.kind = (
             f"{layout.name} {names[0]}{f' … {names[-1]}' if len(names) > 1 else ''}, "

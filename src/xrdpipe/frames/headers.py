@@ -100,7 +100,7 @@ def read_headers(file: Path) -> list[Header]:
         stream.seek(0)
         if is_tiff(start):
             headers = _tiff_headers(stream)
-        elif start.startswith(b"###CBF"):
+        elif is_cbf(file, start):
             headers = [_cbf_header(stream)]
         elif start.startswith(NUMPY_START):
             headers = [{} for _ in numpy_frames(file)]
@@ -142,6 +142,11 @@ def open_stream(file: Path) -> BinaryIO:
 def is_tiff(start: bytes) -> bool:
     """True for the first bytes of a TIFF of either byte order."""
     return start[:4] in (b"II*\0", b"MM\0*")
+
+
+def is_cbf(file: Path, start: bytes) -> bool:
+    """True for a CBF by its first bytes; or by its name, as fabio does."""
+    return start.startswith(b"###CBF") or ".cbf" in file.suffixes
 
 
 def is_image(file: Path) -> bool:
@@ -427,7 +432,8 @@ def frames_stated(opened: Any) -> int:
 def _side_file(file: Path) -> Header:
     """What ``name.tif.metadata`` says (GSAS-II and QXRD at the APS)."""
     try:
-        text = file.with_name(file.name + ".metadata").read_text(errors="replace")
+        with file.with_name(file.name + ".metadata").open(errors="replace") as stream:
+            text = stream.read(HEADER_LIMIT)
     except OSError:
         return {}
     return text_values(text)

@@ -23,6 +23,7 @@ from xrdpipe.frames.headers import (
     detector_info,
     exposure_key,
     frames_stated,
+    is_cbf,
     numbers,
     numpy_frames,
     open_stream,
@@ -434,8 +435,9 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
     check_whole(file)
     if file.suffix.lower() == ".npy":
         return _of_numpy(file, place)
-    if is_cbf(file):
-        return _of_cbf(file, place)
+    with open_stream(file) as stream:
+        if is_cbf(file, stream.read(6)):
+            return _of_cbf(file, place)
     try:
         opened: Any = openimage(str(file))
         frames = frames_stated(opened)
@@ -470,12 +472,6 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
         image = image.astype(np.int32)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     return _Decoded(file, Frame(image, header), frames, _FORMATS.get(kind, kind))
-
-
-def is_cbf(file: Path) -> bool:
-    """True for a CBF by its first bytes."""
-    with open_stream(file) as stream:
-        return stream.read(6) == b"###CBF"
 
 
 def _of_cbf(file: Path, place: int) -> _Decoded:

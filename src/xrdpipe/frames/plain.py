@@ -143,6 +143,8 @@ def _tiff_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | N
     if stated != (shape, 8 * dtype.itemsize, 1, 1, _TIFF_FORMATS[dtype.kind]):
         return None
     offsets, lengths = (np.atleast_1d(page.get(tag, ())) for tag in (_OFFSETS, _LENGTHS))
+    if not all(isinstance(n, int) for n in (*offsets.tolist(), *lengths.tolist())):
+        return None
     size = shape[0] * shape[1] * dtype.itemsize
     if not 0 < offsets.size == lengths.size or int(lengths.sum()) != size:
         return None

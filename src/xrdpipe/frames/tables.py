@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound
+from xrdpipe.bounds import LARGEST_TABLE, check_text, sound
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
 from xrdpipe.frames.layouts.links import whole
@@ -197,6 +197,7 @@ def _existing(path: Path, what: str) -> tuple[Path, str]:
 
 
 def _read_text(file: Path, scan: str, what: str) -> _TextTable:
+    check_text(file.stat().st_size, f"{what}: {file}", LARGEST_TABLE)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

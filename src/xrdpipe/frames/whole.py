@@ -21,6 +21,7 @@ from xrdpipe.errors import FrameError
 from xrdpipe.frames.headers import (
     CBF_START,
     edf_headers,
+    is_cbf,
     is_other_brace,
     is_tiff,
     open_stream,
@@ -44,9 +45,9 @@ def check_whole(file: Path) -> None:
                 _check_tiff(stream)
             elif start.lstrip().startswith(b"{") and not is_other_brace(file, start):
                 _check_edf(stream)
-            elif start.startswith(b"###CBF") or ".cbf" in file.suffixes:
+            elif is_cbf(file, start):
                 check_cbf(stream.read())
-            elif start[:4] in _MAR345:
+            elif start[:2] in _MAR345_STARTS or re.search(r"\.mar\d+$", file.name):
                 _check_mar345(stream.read())
     except FrameError:
         raise
@@ -122,6 +123,8 @@ def check_cbf(content: bytes) -> None:
 
 
 _MAR345 = {struct.pack("<i", 1234): "<", struct.pack(">i", 1234): ">"}
+_MAR345_STARTS = (b"\xd2\x04", b"\x04\xd2", b"\x2d\x04", b"\x04\x2d")
+"""What fabio takes for the first two bytes of a mar345."""
 _PACKED = re.compile(rb"\nCCP4 packed image( V2)?, X: (\d+), Y: (\d+)\n")
 _BITS = (0, 4, 5, 6, 7, 8, 16, 32)
 _BITS_V2 = (0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32)
@@ -131,7 +134,7 @@ _BITS_V2 = (0, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32)
 def _check_mar345(content: bytes) -> None:
     """The packed blocks must hold as many pixels as the header says, neither fewer nor more."""
     match = _PACKED.search(content)
-    if match is None or len(content) < 64:
+    if match is None or len(content) < 64 or content[:4] not in _MAR345:
         raise ValueError("the packed image of the mar345 is not there")
     wanted = struct.unpack(_MAR345[content[:4]] + "i", content[20:24])[0]
     if wanted > LARGEST_FRAME:

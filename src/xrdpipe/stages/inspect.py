@@ -21,6 +21,7 @@ from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reas
 from xrdpipe.frames.hdf5 import is_hdf5
 from xrdpipe.frames.headers import is_image
 from xrdpipe.frames.layouts.links import attribute, whole
+from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.names import frame_numbers
 from xrdpipe.frames.powder_files import PATTERN_SUFFIXES, find_powder_files, read_powder_file
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
@@ -119,6 +120,7 @@ def _processed(path: Path) -> list[Finding] | None:
                     {"shape": [ny, nx], "phases": names},
                 )
             )
+        problems += files_outside(file)
         return findings + [Finding("warning", problem) for problem in problems]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from xrdpipe import __version__
 from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError
-from xrdpipe.frames.layouts.links import whole
+from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (
@@ -352,7 +352,7 @@ def read_map(path: Path) -> StoredMap:
                     f"{path} is no map file: /entry/phase_map/{name} is absent; expected a "
                     "file written by 'xrdpipe map'."
                 )
-        group = entry["phase_map"]
+        group = group_in(entry, "phase_map")
         return StoredMap(
             tuple(text(name) for name in whole(group["phase_names"])),
             whole(group["presence/probability"]),

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from xrdpipe import __version__
 from xrdpipe.bounds import MOST_BINS, check_frames, sound
 from xrdpipe.errors import InputError
-from xrdpipe.frames.layouts.links import whole
+from xrdpipe.frames.layouts.chunks import check_chunks
+from xrdpipe.frames.layouts.links import check_no_circle, group_in, whole
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
@@ -483,6 +484,9 @@ class PatternsFile:
             )
         self.n_rows = int(shape[0])
         check_frames(self.n_rows, str(self.path))
+        for name in self.signals:
+            check_no_circle(self._data[name])
+            check_chunks(self._data[name])
         self.polarization_factor = self._polarization()
         frames = self.entry.get("frames", {})
         ok = np.full(self.n_rows, FrameStatus.OK, np.uint8)
@@ -492,6 +496,11 @@ class PatternsFile:
         )
         order = np.arange(self.n_rows, dtype=np.int64)
         self.frame = np.asarray(whole(frames["index"]) if "index" in frames else order)
+        if not self.status.shape == self.frame.shape == (self.n_rows,):
+            raise InputError(
+                f"{self.path}: /entry/frames describes {self.status.size} and {self.frame.size} "
+                f"rows, /entry/data/I has {self.n_rows}."
+            )
         self.numbered = bool("index" in frames and frames["index"].attrs.get("numbered", False))
 
     def __enter__(self) -> PatternsFile:
@@ -602,10 +611,10 @@ class PatternsFile:
             chosen = variant or "masked"
             if chosen not in held:
                 raise InputError(f"{self.path} holds {' and '.join(held)}, not '{chosen}'.")
-            return entry[f"azint1d_{chosen}/data"]
-        data = entry.get("data")
-        if data is None:
+            return group_in(entry, f"azint1d_{chosen}/data")
+        if "data" not in entry:
             raise InputError(f"{self.path} is no patterns file: it has no group /entry/data.")
+        data = group_in(entry, "data")
         there = text(data.attrs.get("variant", "external"))
         if variant is not None and there != variant:
             raise InputError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError, InputMissingError
-from xrdpipe.frames.layouts.links import whole
+from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.store.nexus import text
 from xrdpipe.types import BoolArray
 
@@ -120,12 +120,14 @@ def read_truth(path: Path) -> Truth:
     with sound(f"'{path}'"), h5py.File(path, "r", locking=False) as file:
         if TRUTH not in file:
             raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
-        group = file[TRUTH]
+        group = group_in(file, TRUTH)
         absent = [name for name in ("phase_names", *known) if name not in group]
         if absent:
             raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
         names = tuple(text(name) for name in whole(group["phase_names"]))
         arrays = {name: whole(group[name]) for name in group if name != "phase_names"}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise InputError(f"'{path}': {TRUTH} holds single values where arrays are expected.")
     shape = arrays["presence"].shape
     if len(shape) != 3 or shape[0] != len(names):
         raise InputError(

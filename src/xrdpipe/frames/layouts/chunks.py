@@ -7,12 +7,12 @@ their memory, or take as much as it says.
 from __future__ import annotations
 
 import itertools
+import math
 import struct
 import zlib
 from collections.abc import Callable
 
 import h5py
-import numpy as np
 
 from xrdpipe.bounds import UNPACKED
 
@@ -28,27 +28,32 @@ SHUFFLED_BLOCK = 8192
 """Bytes of a bitshuffle block where the header leaves it open (bitshuffle)."""
 
 
-def check_chunks(data: h5py.Dataset, index: tuple[int, ...]) -> None:
-    """Raise OSError if a chunk of the frame ``index`` cannot hold what it should.
+def check_chunks(data: h5py.Dataset, index: tuple[int, ...] | None = None) -> None:
+    """Raise OSError if a chunk cannot hold what it should.
 
     Parameters
     ----------
     index
-        Of the frame along the axes before the last two.
+        Of a frame along the axes before the last two; None looks at all chunks.
     """
     place, check = _check_of(data)
     if check is None or data.chunks is None:
         return
-    frame = [slice(i, i + 1) for i in index] + [slice(0, n) for n in data.shape[-2:]]
-    starts = [
-        range(part.start // n * n, part.stop, n) for part, n in zip(frame, data.chunks, strict=True)
-    ]
-    size = int(np.prod(data.chunks)) * data.dtype.itemsize
-    for corner in itertools.product(*starts):
-        info = data.id.get_chunk_info_by_coord(corner)
-        if info.byte_offset is None or info.filter_mask >> place & 1:
-            continue  # never written, or stored as it is
-        check(data.id.read_direct_chunk(corner)[1], size, data.dtype.itemsize)
+    size = math.prod(data.chunks) * data.dtype.itemsize
+    found: list[h5py.h5d.StoreInfo] = []
+    if index is None:
+        data.id.chunk_iter(found.append)
+    else:
+        frame = [slice(i, i + 1) for i in index] + [slice(0, n) for n in data.shape[-2:]]
+        starts = [
+            range(part.start // n * n, part.stop, n)
+            for part, n in zip(frame, data.chunks, strict=True)
+        ]
+        found = [data.id.get_chunk_info_by_coord(at) for at in itertools.product(*starts)]
+    for info in found:
+        stored = info.byte_offset is not None and not info.filter_mask >> place & 1
+        if stored and (check is not _gzip or info.size * GZIP_EXPANDS > UNPACKED):
+            check(data.id.read_direct_chunk(info.chunk_offset)[1], size, data.dtype.itemsize)
 
 
 Check = Callable[[bytes, int, int], None]
@@ -77,6 +82,7 @@ def _check_of(data: h5py.Dataset) -> tuple[int, Check | None]:
         if len(values) < 5 or not values[4]:
             return 0, None  # not compressed
     if FLETCHER32 in codes:
+        # Four bytes of checksum follow.
         return place, lambda chunk, size, item: check(chunk[:-4], size, item)
     return place, check
 
@@ -123,14 +129,12 @@ def _lz4(chunk: bytes, size: int, _: int) -> None:
 
 def _gzip(chunk: bytes, size: int, _: int) -> None:
     """HDF5 takes as much memory as the content turns out to need."""
-    if len(chunk) * GZIP_EXPANDS > UNPACKED:
-        stream = zlib.decompressobj()
-        try:
-            content = len(stream.decompress(chunk, size + 1))
-        except zlib.error as error:
-            raise OSError(str(error)) from error
-        if content > size:
-            raise OSError(f"its chunk holds more than the {size} bytes expected")
+    try:
+        content = len(zlib.decompressobj().decompress(chunk, size + 1))
+    except zlib.error as error:
+        raise OSError(str(error)) from error
+    if content > size:
+        raise OSError(f"its chunk holds more than the {size} bytes expected")
 
 
 def _zstd(chunk: bytes, size: int, _: int) -> None:

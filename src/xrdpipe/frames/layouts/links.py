@@ -9,8 +9,9 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 - registers the decompression filters of detectors
 
-from xrdpipe.bounds import check_values
+from xrdpipe.bounds import MOST_VALUES, check_values
 from xrdpipe.errors import FrameError, InputError
+from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.schema import FrameStatus
 
 MAX_LINKS = 20
@@ -143,16 +144,27 @@ def find_dataset(start: h5py.Group, name: str) -> h5py.Dataset | None:
     return item if isinstance(item, h5py.Dataset) else None
 
 
-def whole(data: h5py.Dataset) -> Any:
-    """All values of a dataset.
+def group_in(parent: h5py.Group, name: str) -> h5py.Group:
+    """The group of that name; raises InputError for a dataset, which ``in`` would read."""
+    item = parent[name]
+    if not isinstance(item, h5py.Group):
+        raise InputError(f"{parent.file.filename}: {parent.name.rstrip('/')}/{name} is no group.")
+    return item
+
+
+def whole(data: h5py.Dataset, most: int = MOST_VALUES) -> Any:
+    """All values of a dataset, of at most so many.
 
     Raises
     ------
     InputError
         If they are more than can be meant, or a virtual dataset is made of itself.
+    OSError
+        If they cannot be read.
     """
-    check_values(data.size or 0, f"{data.file.filename}::{data.name}")
+    check_values(data.size or 0, f"{data.file.filename}::{data.name}", most)
     check_no_circle(data)
+    check_chunks(data)
     return data[()]
 
 

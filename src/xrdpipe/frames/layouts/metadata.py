@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import check_image
+from xrdpipe.bounds import LARGEST_FRAME
 from xrdpipe.frames.layouts.links import attribute, find_dataset, whole
 from xrdpipe.types import DetectorInfo, IntArray
 
@@ -98,9 +97,7 @@ def pixel_mask(group: h5py.Group | None, names: Iterable[str]) -> IntArray | Non
         data = find_dataset(group, name) if group is not None else None
         if data is None or data.ndim < 2 or data.dtype.kind not in "uib" or not data.size:
             continue
-        where = f"{data.file.filename}::{data.name}"
-        check_image((math.prod(data.shape[:-1]), data.shape[-1]), where)
-        planes = data[()].reshape(-1, *data.shape[-2:])
+        planes = whole(data, LARGEST_FRAME).reshape(-1, *data.shape[-2:])
         if planes.dtype.kind == "b":
             planes = planes.astype(np.uint8)
         return np.asarray(np.bitwise_or.reduce(planes, axis=0))
