@@ -36,7 +36,7 @@ LARGEST_TABLE = 1 << 28
 
 _DAMAGE = (
     OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError,
-    OverflowError, ArithmeticError,
+    OverflowError, ArithmeticError, SystemError,
 )  # fmt: skip
 """What HDF5 and NumPy raise for a file that is damaged, or holds other kinds than expected."""
 

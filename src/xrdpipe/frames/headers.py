@@ -28,6 +28,9 @@ COMPRESSED = frozenset({".gz", ".bz2"})
 CBF_START = b"\x0c\x1a\x04\xd5"
 """Marks the start of the binary section (CBFlib manual, imgCIF)."""
 
+SMALLEST_FRAME = 256
+"""Bytes: no detector has fewer pixels, and formats with many frames are not compressed."""
+
 NUMPY_START = b"\x93NUMPY"
 
 HEADER_LIMIT = 1 << 20
@@ -343,6 +346,18 @@ def _cbf_header(stream: BinaryIO) -> Header:
 
 EDF_END = re.compile(rb"}\r?\n")
 
+EDF_TYPES = {
+    "unsignedbyte": "u1",
+    "unsignedshort": "u2",
+    "unsignedinteger": "u4",
+    "unsignedlong": "u4",
+    "signedinteger": "i4",
+    "signedlong": "i4",
+    "float": "f4",
+    "floatvalue": "f4",
+}
+"""Kinds of pixels that EDF names, in lower case."""
+
 
 def edf_headers(stream: BinaryIO) -> list[Header]:
     """Header blocks of an EDF, each followed by the pixels its sizes tell."""
@@ -406,7 +421,7 @@ def _fabio_headers(file: Path) -> list[Header]:
     from fabio.openimage import openheader
 
     opened = openheader(str(file))
-    return [as_text(opened.header)] * frames_stated(opened)
+    return [as_text(opened.header)] * frames_stated(opened, file)
 
 
 def as_text(header: Mapping[Any, Any]) -> Header:
@@ -419,12 +434,20 @@ def as_text(header: Mapping[Any, Any]) -> Header:
     }
 
 
-def frames_stated(opened: Any) -> int:
-    """Number of frames of a file opened by fabio; some of its readers leave it to the header."""
+def frames_stated(opened: Any, file: Path) -> int:
+    """Number of frames of a file opened by fabio; some of its readers leave it to the header.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot hold as many.
+    """
     stated = opened.nframes
     for key in ("NumberOfFrames", "num_frames"):
         stated = opened.header.get(key, stated)
-    if int(stated) > MOST_FRAMES:
+    packed = file.suffix.lower() in COMPRESSED
+    most = MOST_FRAMES if packed else file.stat().st_size // SMALLEST_FRAME + 1
+    if int(stated) > min(most, MOST_FRAMES):
         raise ValueError(f"its header states {stated} frames")
     return max(1, int(stated))
 

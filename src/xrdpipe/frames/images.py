@@ -440,7 +440,7 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
             return _of_cbf(file, place)
     try:
         opened: Any = openimage(str(file))
-        frames = frames_stated(opened)
+        frames = frames_stated(opened, file)
         if place >= frames:
             # fabio would take the next file of the folder for the next frame.
             raise ValueError(f"it holds {frames} frames")

@@ -20,6 +20,7 @@ from xrdpipe.errors import FrameError
 from xrdpipe.frames.headers import (
     CBF_START,
     EDF_END,
+    EDF_TYPES,
     HEADER_LIMIT,
     edf_headers,
     is_tiff,
@@ -36,17 +37,6 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _LENGTHS, _FORMAT = (
 """Tags of TIFF 6.0."""
 
 _TIFF_FORMATS = {"u": 1, "i": 2, "f": 3}
-
-_EDF_TYPES = {
-    "unsignedbyte": "u1",
-    "unsignedshort": "u2",
-    "unsignedinteger": "u4",
-    "unsignedlong": "u4",
-    "signedinteger": "i4",
-    "signedlong": "i4",
-    "float": "f4",
-    "floatvalue": "f4",
-}
 
 
 def plain_pixels(file: Path, shape: Shape, dtype: np.dtype[Any]) -> Encoded | NDArray[Any] | None:
@@ -160,7 +150,7 @@ def _edf_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | No
     if len(headers) != 1:
         return None
     header = {key.lower(): value.strip() for key, value in headers[0].items()}
-    kind = _EDF_TYPES.get(header.get("datatype", "").lower())
+    kind = EDF_TYPES.get(header.get("datatype", "").lower())
     dimensions = header.get("dim_2"), header.get("dim_1")
     stream.seek(0)
     end = EDF_END.search(stream.read(HEADER_LIMIT))

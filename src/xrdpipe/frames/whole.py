@@ -16,10 +16,13 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from xrdpipe.bounds import LARGEST_FRAME
 from xrdpipe.errors import FrameError
 from xrdpipe.frames.headers import (
     CBF_START,
+    EDF_TYPES,
     edf_headers,
     is_cbf,
     is_other_brace,
@@ -86,18 +89,24 @@ def _check_size(rows: tuple[Any, ...], columns: tuple[Any, ...]) -> None:
 
 def _check_edf(stream: BinaryIO) -> None:
     """Sizes that an image has, and pixels in this file, not compressed."""
-    for header in edf_headers(stream):
+    headers = edf_headers(stream)
+    size = stream.seek(0, 2)
+    for header in headers:
         upper = {key.upper(): value for key, value in header.items()}
         axes = {key: value for key, value in upper.items() if re.fullmatch(r"DIM_\d+", key)}
         if set(axes) - {"DIM_1", "DIM_2", "DIM_3"}:
             raise ValueError(f"its header states {max(axes)}; expected two axes")
-        if not 0 < math.prod(int(float(value)) for value in axes.values()) <= LARGEST_FRAME:
+        pixels = math.prod(int(float(value)) for value in axes.values())
+        if not 0 < pixels <= LARGEST_FRAME:
             raise ValueError(f"its header states {' x '.join(axes.values())} pixels")
         packing = upper.get("COMPRESSION", "NONE").strip().upper()
         if not (packing.startswith("NO") or "OFFSET" in packing or not packing):
             raise ValueError(f"its pixels are compressed ({packing}); unpack them first")
         if "EDF_BINARYFILENAME" in upper:
             raise ValueError("its pixels lie in another file, which is not read")
+        kind = np.dtype(EDF_TYPES.get(upper.get("DATATYPE", "").lower(), "u1"))
+        if "OFFSET" not in packing and pixels * kind.itemsize > size:
+            raise ValueError(f"truncated, {size} bytes for {' x '.join(axes.values())} pixels")
 
 
 def _as_tuple(value: Any) -> tuple[int, ...]:
