@@ -12,11 +12,10 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz.child import Score, drawn, fuzz, unpack
+from benchmarks.fuzz.child import apart, drawn, unpack
 from benchmarks.fuzz.readers import READERS
 
 RESULT = Path(__file__).parents[1] / "results" / "fuzz.json"
@@ -26,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--readers", default="", help="only those whose names hold one of A;B;…")
     parser.add_argument("--inputs", type=int, default=2000, help="per reader")
+    parser.add_argument("--seconds", type=float, default=1e9, help="at most, per reader")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--show", type=int, metavar="N", help="write input N of one reader to ./input"
@@ -42,15 +42,14 @@ def main() -> None:
         os.environ["XRDPIPE_CACHE"] = f"{folder}/cache"
         for number, reader in enumerate(chosen if given.inputs else ()):
             work = Path(folder) / str(number)
-            seeds = reader.seeds(work / "seeds")
             if given.show is not None:
+                seeds = reader.seeds(work / "seeds")
                 unpack(drawn(reader, seeds, given.seed, given.show), Path("input"))
                 return
-            reader.prepare()
             started = time.monotonic()
-            score = fuzz(reader, seeds, given.inputs, given.seed, work)
+            score = apart(reader, given.inputs, given.seconds, given.seed, work)
             _say(reader.name, score, time.monotonic() - started)
-            result["readers"][reader.name] = {"what": reader.what, **asdict(score)}
+            result["readers"][reader.name] = {"what": reader.what, **score}
             if given.json:
                 result["seed"] = given.seed
                 given.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -64,13 +63,14 @@ def _read(path: Path | None) -> dict[str, Any]:
     return {"readers": {}}
 
 
-def _say(name: str, score: Score, wall: float) -> None:
+def _say(name: str, score: dict[str, Any], wall: float) -> None:
+    findings = score["findings"]
     print(
-        f"{name}: {score.inputs} inputs, {score.read} read, {score.refused} refused, "
-        f"{sum(f['inputs'] for f in score.findings.values())} findings, slowest "
-        f"{score.slowest:.2f} s (input {score.slowest_input}), {wall:.0f} s"
+        f"{name}: {score['inputs']} inputs, {score['read']} read, {score['refused']} refused, "
+        f"{sum(found['inputs'] for found in findings.values())} findings, slowest "
+        f"{score['slowest']:.2f} s (input {score['slowest_input']}), {wall:.0f} s"
     )
-    for what, found in sorted(score.findings.items(), key=lambda item: -item[1]["inputs"]):
+    for what, found in sorted(findings.items(), key=lambda item: -item[1]["inputs"]):
         print(f"   {found['inputs']:5d} x {what} (input {found['first']}): {found['detail']}")
     sys.stdout.flush()
 

@@ -442,7 +442,10 @@ def _common_shape(path: Path, detector: Any, shape: tuple[int, int] | None) -> t
     """Shape of detector and frames, which must agree."""
     expected: tuple[int, int] | None = None
     if detector.max_shape:
-        expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
+        try:
+            expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
+        except (TypeError, ValueError, OverflowError, IndexError) as error:
+            raise InputError(f"{path}: its max_shape is {detector.max_shape}.") from error
     if expected is not None:
         check_image(expected, str(path))
     shape = shape or expected

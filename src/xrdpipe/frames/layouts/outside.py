@@ -55,10 +55,11 @@ def _named(file: h5py.File) -> set[str]:
             found.add(as_written(beside(own, link.filename)))
         elif isinstance(link, h5py.HardLink) and file.get(path, getclass=True) is h5py.Dataset:
             data = file[path]
-            names = [source[0] for source in data.external or ()]
-            if data.is_virtual:
-                names += [source.file_name for source in data.virtual_sources()]
-            found.update(as_written(beside(own, name)) for name in names if name != ".")
+            # HDF5 looks for external storage in the current folder.
+            found.update(os.path.abspath(name) for name, *_ in data.external or ())  # noqa: PTH100
+            sources = data.virtual_sources() if data.is_virtual else ()
+            names = {source.file_name for source in sources} - {"."}
+            found.update(as_written(beside(own, name)) for name in names)
         return True if seen > LOOKED_AT else None
 
     file.visititems_links(look)
