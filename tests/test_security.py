@@ -42,14 +42,15 @@ LITTLE = 200 << 20
 
 
 def test_no_reader_lets_damage_through():
-    """The fuzzer on a few inputs per reader; CONTRIBUTING and docs/security.md say how to go on."""
+    """The fuzzer on a few inputs of most readers; docs/security.md says how to go on."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.fuzz", "--inputs", "60", "--seed", "5"],
+        [sys.executable, "-m", "benchmarks.fuzz", "--inputs", "80", "--seed", "5",
+         "--readers", "chunks;CBF;EDF;HDF5 frames, objects;truth;masks;CIF;GSAS;TOML;tables;1D"],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if " inputs, " in line]
-    assert len(lines) > 15, done.stdout + done.stderr
+    assert len(lines) > 10, done.stdout + done.stderr
     assert not [line for line in lines if " 0 findings" not in line], done.stdout
     assert not any(" 0 read" in line or " 0 refused" in line for line in lines), done.stdout
 

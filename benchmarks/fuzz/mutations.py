@@ -225,8 +225,10 @@ def _other_attribute(random: Random, file: h5py.File, name: str) -> None:
     item.attrs[key] = values[random.integers(len(values))]
 
 
-_ATTRIBUTES = ("NX_class", "units", "signal", "axes", "default", "creator", "image_nr_low",
-               "image_nr_high", "variant", "numbered", "long_name", "depends_on", "scan_shape")  # fmt: skip
+_ATTRIBUTES = (
+    "NX_class", "units", "signal", "axes", "default", "creator", "image_nr_low", "image_nr_high",
+    "variant", "numbered", "long_name", "depends_on", "scan_shape",
+)  # fmt: skip
 
 _SHAPES = (
     (10**6, 10**6), (10**9, 64, 80), (10**12,), (3, 10**6, 10**6), (0, 64, 80), (3, 0, 80), (0,),

@@ -242,6 +242,7 @@ TEXT = (damage.reworded,)
 HDF5 = ("eiger", "eiger-4d", "lima", "bliss", "areadetector", "maxiv", "petra", "nexus",
         "nexus-stack", "hdf5")  # fmt: skip
 
+# fmt: off
 READERS = (
     Reader(
         "bitshuffle-LZ4 chunks",
@@ -259,7 +260,7 @@ READERS = (
         lambda _: seeds.chunks(
             "lz4.u4", "lz4blocks.u2", "bitshufflezstd.u4", "zstd.u4", "blosc.u4", "blosc2.u4",
             "gzip.u4", "gzipshuffle.u4", "lzf.u4",
-        ),  # fmt: skip
+        ),
         BYTES,
         chunk,
         prepare_kernel,
@@ -301,7 +302,8 @@ READERS = (
     Reader("tables", "CSV, columns, SPEC, HDF5", lambda _: seeds.tables(), TEXT, table),
     Reader("1D patterns", "XY, XYE, CHI, FullProf, FXYE, XRDML", lambda _: seeds.powders(), TEXT,
            powder),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def rehashed(path: Path) -> None:

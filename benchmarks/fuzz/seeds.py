@@ -230,8 +230,8 @@ def small_model() -> dict[str, bytes]:
 
 
 def cifs() -> list[Seed]:
-    """Shipped structures, and one with operations, tensors and two settings of its origin."""
-    files = [path for path in find_model().rglob("*.cif")]
+    """Shipped structures."""
+    files = list(find_model().rglob("*.cif"))
     files += sorted((Path(__file__).parents[2] / "src/xrdpipe/phases").glob("*.cif"))
     return [Seed({"a.cif": path.read_bytes()}, "a.cif") for path in files]
 
