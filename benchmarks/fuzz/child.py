@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -206,7 +207,7 @@ def tried(reader: Any, path: Path) -> tuple[str, str]:
         reader.attempt(path)
     except XrdpipeError as error:
         text = str(error)
-        if "allocate" in text.lower():
+        if re.search("unable to allocate|n.t allocate|allocation failed", text.lower()):
             return "memory, above 1 GB", text[:500]
         return "refused", ""
     except BaseException as error:  # whatever it is, it is the answer

@@ -28,6 +28,9 @@ UNPACKED = 1 << 29
 """Bytes that a compressed file, or a compressed chunk of HDF5, may hold; gzip and its like can
 pack a thousand times as many. The largest frames take 75 MB."""
 
+MOST_NAMES = 10_000
+"""Phases of a map."""
+
 LARGEST_TEXT = 10_000_000
 """Bytes of a text that somebody wrote: a pipeline, a calibration, the card of a model."""
 

@@ -303,10 +303,13 @@ class ImageSeries:
         """Columns of the names, which are per file, for each frame; duplicates have their own."""
         by_number = dict(zip(names.numbers, range(len(names.numbers)), strict=True))
         each, base, start = self._per_file, self._base, self._start
-        rows = [
-            by_number[record.index if each == 1 else base + (record.index - start) // each]
+        files = [
+            record.index if each == 1 else base + (record.index - start) // each
             for record in self.records
         ]
+        if not by_number.keys() >= set(files):
+            raise InputError(f"{self.name}: its files contradict each other on their frames.")
+        rows = [by_number[number] for number in files]
         return {key: (values[rows], units) for key, (values, units) in names.columns.items()}
 
     def _problems(self) -> list[str]:

@@ -81,7 +81,9 @@ def _check_tiff(stream: BinaryIO) -> None:
 
 def _check_size(rows: tuple[Any, ...], columns: tuple[Any, ...]) -> None:
     """One number each, and no more pixels than an image has."""
-    if not (len(rows) == len(columns) == 1 and isinstance(rows[0], int)):
+    if not (
+        len(rows) == len(columns) == 1 and isinstance(rows[0], int) and isinstance(columns[0], int)
+    ):
         raise ValueError("its directory does not say how many pixels there are")
     if not 0 < rows[0] * columns[0] <= LARGEST_FRAME:
         raise ValueError(f"it states {rows[0]} x {columns[0]} pixels, more than an image has")
@@ -104,6 +106,8 @@ def _check_edf(stream: BinaryIO) -> None:
             raise ValueError(f"its pixels are compressed ({packing}); unpack them first")
         if "EDF_BINARYFILENAME" in upper:
             raise ValueError("its pixels lie in another file, which is not read")
+        if float(upper.get("SIZE", 0)) > size:
+            raise ValueError(f"truncated, {size} bytes of {upper['SIZE']}")
         kind = np.dtype(EDF_TYPES.get(upper.get("DATATYPE", "").lower(), "u1"))
         if "OFFSET" not in packing and pixels * kind.itemsize > size:
             raise ValueError(f"truncated, {size} bytes for {' x '.join(axes.values())} pixels")

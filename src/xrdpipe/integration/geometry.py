@@ -575,6 +575,8 @@ def choose_binning(
         If the range is empty or lies outside the detector.
     """
     low2, high2 = geometry.two_theta_range
+    if not np.isfinite([low2, high2]).all():
+        raise InputError(f"{geometry.poni_name} describes no detector: its angles are no numbers.")
     default_count = int(np.floor(high2 / BIN_STEP + 0.5) - np.floor(low2 / BIN_STEP + 0.5)) + 1
     if unit == "2theta":
         low, high = low2, high2

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.config import InspectConfig
 from xrdpipe.errors import FrameError, XrdpipeError
 from xrdpipe.frames import open_frames
@@ -111,7 +111,7 @@ def _processed(path: Path) -> list[Finding] | None:
         if "frames/status" in entry:
             findings.append(_counted("status", _status_counts(whole(entry["frames/status"]))))
         if "phase_map/phase_names" in entry:
-            names = [name.decode() for name in whole(entry["phase_map/phase_names"])]
+            names = [name.decode() for name in whole(entry["phase_map/phase_names"], MOST_NAMES)]
             ny, nx = entry["mapping/frame_index"].shape
             findings.append(
                 Finding(

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from xrdpipe import __version__
-from xrdpipe.bounds import sound
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
@@ -354,7 +354,7 @@ def read_map(path: Path) -> StoredMap:
                 )
         group = group_in(entry, "phase_map")
         return StoredMap(
-            tuple(text(name) for name in whole(group["phase_names"])),
+            tuple(text(name) for name in whole(group["phase_names"], MOST_NAMES)),
             whole(group["presence/probability"]),
             whole(group["presence/decision"]),
             whole(group["winner/phase_id"]),

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import sound
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.errors import InputError, InputMissingError
 from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.store.nexus import text
@@ -117,14 +117,18 @@ def read_truth(path: Path) -> Truth:
     if not path.is_file():
         raise InputMissingError(f"truth file '{path}' does not exist; simulate writes truth.h5.")
     known = ("presence", "weight_fraction", "strength", "lattice", "size")
-    with sound(f"'{path}'"), h5py.File(path, "r", locking=False) as file:
+    try:
+        opened = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read as HDF5 ({error}).") from error
+    with sound(f"'{path}'"), opened as file:
         if TRUTH not in file:
             raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
         group = group_in(file, TRUTH)
         absent = [name for name in ("phase_names", *known) if name not in group]
         if absent:
             raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
-        names = tuple(text(name) for name in whole(group["phase_names"]))
+        names = tuple(text(name) for name in whole(group["phase_names"], MOST_NAMES))
         arrays = {name: whole(group[name]) for name in group if name != "phase_names"}
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise InputError(f"'{path}': {TRUTH} holds single values where arrays are expected.")
