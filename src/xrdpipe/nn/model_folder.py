@@ -183,7 +183,7 @@ def read_card(folder: Path | str) -> ModelCard:
         )
     try:
         card = _card(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"'{path}': an entry is missing or has the wrong kind ({error})."
         ) from error

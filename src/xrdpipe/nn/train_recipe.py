@@ -226,7 +226,10 @@ def load_recipe(name_or_path: str | Path | None) -> tuple[TrainRecipe, Recipe]:
         if key not in tables:
             raise OptionError(f"{path}: unknown table or key '{key}'.{did_you_mean(key, tables)}")
     where = str(path)
-    return (
-        TrainRecipe.from_mapping(content.get("train", {}), where),
-        Recipe.from_mapping(content.get("synthesis", {}), where),
-    )
+    try:
+        return (
+            TrainRecipe.from_mapping(content.get("train", {}), where),
+            Recipe.from_mapping(content.get("synthesis", {}), where),
+        )
+    except OverflowError as error:
+        raise OptionError(f"{where}: a number is too large ({error}).") from error
