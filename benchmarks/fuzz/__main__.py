@@ -91,10 +91,10 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _fill(doc: Path, text: str) -> None:
-    begin, end = "<!-- fuzz -->\n", "\n<!-- /fuzz -->"
+    begin, end = "<!-- fuzz -->\n", "<!-- /fuzz -->"
     before, _, rest = doc.read_text().partition(begin)
     after = rest.partition(end)[2]
-    doc.write_text(before + begin + text + end + after)
+    doc.write_text(f"{before}{begin}{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,10 @@ def _parse_shape(value: Any) -> tuple[int, int]:
                 f"scan shape '{value}' cannot be read; expected NYxNX (rows x columns), e.g. 24x32."
             )
         value = [int(part) for part in parts]
-    shape = tuple(int(part) for part in value)
+    try:
+        shape = tuple(int(part) for part in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"scan shape {value!r} must be two positive numbers, NYxNX.") from error
     if len(shape) != 2 or min(shape) < 1:
         raise OptionError(f"scan shape {value} must be two positive numbers, NYxNX.")
     return shape[0], shape[1]

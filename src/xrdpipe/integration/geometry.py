@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.bounds import check_image, check_text
+from xrdpipe.bounds import check_image, check_text, sound
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.integration.cache import NO_CACHE, ArrayCache, Arrays, Once, digest
 from xrdpipe.integration.imctrl import bend, flat_geometry, parse_imctrl
@@ -206,7 +206,8 @@ def _calibrate(
 ) -> _Calibration:
     """Read and check a geometry file; the arguments are those of :func:`load_geometry`."""
     read = _read_imctrl if path.suffix.lower() == ".imctrl" else _read_poni
-    calibration = read(path, text, shape)
+    with sound(str(path)):
+        calibration = read(path, text, shape)
     integrator = calibration.integrator
     in_file = _plausible_wavelength(path, integrator.wavelength)
     if wavelength is not None:
