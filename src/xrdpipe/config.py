@@ -68,7 +68,10 @@ def _parse_shape(value: Any) -> tuple[int, int]:
                 f"scan shape '{value}' cannot be read; expected NYxNX (rows x columns), e.g. 24x32."
             )
         value = [int(part) for part in parts]
-    shape = tuple(int(part) for part in value)
+    try:
+        shape = tuple(int(part) for part in value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"scan shape {value!r} must be two positive numbers, NYxNX.") from error
     if len(shape) != 2 or min(shape) < 1:
         raise OptionError(f"scan shape {value} must be two positive numbers, NYxNX.")
     return shape[0], shape[1]
@@ -1059,17 +1062,15 @@ def _as_kind(kind: Any, value: Any) -> Any:
             raise OptionError(f"expected a number, got {value!r}.")
         try:
             number = kind(value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise OptionError(f"expected a number, got '{value}'.") from error
         if kind is int and float(value) != number:
             raise OptionError(f"expected a whole number, got {value}.")
         return number
-    if kind is Path:
-        return Path(value)
-    if kind is str:
+    if kind in (Path, str):
         if not isinstance(value, (str, Path)):
             raise OptionError(f"expected text, got {value!r}.")
-        return str(value)
+        return kind(value)
     raise TypeError(f"no rule for {kind}")  # a bug in this file, not the user's
 
 

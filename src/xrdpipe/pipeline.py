@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrdpipe import config
+from xrdpipe.bounds import check_text
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.masks import shipped_folder
 from xrdpipe.placeholders import filled, used
@@ -205,10 +206,11 @@ def read_pipeline(reference: str, changes: Sequence[str] = ()) -> Pipeline:
         Naming the file, the table and the key.
     """
     path = find_pipeline(reference)
+    check_text(path.stat().st_size, str(path))
     content = path.read_bytes()
     try:
         tables = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     for change in changes:
         _apply(tables, change)
@@ -261,6 +263,10 @@ def run_steps(steps: list[Step], progress: Progress, execution: Execution | None
 
     ``execution`` says where frames are integrated; None: by the threads of this process.
     """
+    for step in steps:
+        written = getattr(step.settings, "output", None)
+        if written is not None and not written.resolve().is_relative_to(Path.cwd()):
+            progress.note(f"{step.name} writes outside the current folder: {written}")
     outcomes = []
     for step in steps:
         progress.note(f"── {step.name}")

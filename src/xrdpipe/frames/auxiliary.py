@@ -13,10 +13,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import LARGEST_FRAME, sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
+from xrdpipe.frames.headers import numpy_array
 from xrdpipe.frames.images import read_image
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.frames.source import open_frames
 from xrdpipe.frames.tables import number_column, read_column, read_table, rows_by_number
 from xrdpipe.masks import combine, shipped_masks, without_measurement
@@ -54,7 +57,7 @@ def read_plane(reference: str, what: str) -> tuple[NDArray[Any], str]:
         raise InputError(f"{what} {path} is {_NO_PLANE[path.suffix.lower()]}.")
     try:
         if path.suffix.lower() == ".npy":
-            plane = np.load(path, allow_pickle=False)
+            plane = np.array(numpy_array(path))
         elif dataset or path.suffix.lower() in HDF5_SUFFIXES:
             plane = _hdf5_plane(path, dataset, what)
         else:
@@ -94,15 +97,16 @@ def _boolean(path: Path, dataset: str) -> NDArray[np.bool_] | None:
             found[name] = item
 
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with sound(str(path)), h5py.File(path, "r", locking=False) as file:
             if dataset:
                 keep(dataset, file.get(dataset))
             else:
                 file.visititems(keep)
             if len(found) != 1:
                 return None
-            return np.asarray(found.popitem()[1][()], np.bool_)
-    except OSError:
+            plane = found.popitem()[1]
+            return np.asarray(whole(plane, LARGEST_FRAME), np.bool_)
+    except InputError:
         return None
 
 

@@ -15,8 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames.layouts import areadetector, bliss, dectris, lima, maxiv, nexus, petra, stack
+from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.frames.layouts.files import check_no_scan, continued, file_counters
 from xrdpipe.frames.layouts.layout import Column, Layout, Probe, Scope, holds_frames
 from xrdpipe.frames.layouts.links import (
@@ -25,8 +27,10 @@ from xrdpipe.frames.layouts.links import (
     follow,
     open_file,
     open_linked,
+    whole,
     why_not_open,
 )
+from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.layouts.packing import Packing, packing_of
 from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
 from xrdpipe.schema import FrameStatus
@@ -79,7 +83,8 @@ def open_hdf5(path: Path, dataset: str | None) -> Hdf5Series:
         file = open_file(str(path))
     except OSError as error:
         raise InputError(f"{path} {why_not_open(str(path), error)}.") from error
-    return Hdf5Series(str(path), file, _layout(path, file, dataset or ""))
+    with sound(str(path)):
+        return Hdf5Series(str(path), file, _layout(path, file, dataset or ""))
 
 
 def open_hdf5_files(files: Sequence[Path], name: str) -> Hdf5Series:
@@ -107,7 +112,8 @@ def open_hdf5_files(files: Sequence[Path], name: str) -> Hdf5Series:
         except LostDatasetError as error:
             found.append(error)
             continue
-        layout = _layout(path, file, "")
+        with sound(str(path)):
+            layout = _layout(path, file, "")
         check_no_scan(path, layout)
         found.append(layout)
         if first is None:
@@ -116,7 +122,8 @@ def open_hdf5_files(files: Sequence[Path], name: str) -> Hdf5Series:
             file.close()
     if first is None:
         raise InputError("none of them can be opened as HDF5")
-    return Hdf5Series(name, first, continued(files, counters, found))
+    with sound(name):
+        return Hdf5Series(name, first, continued(files, counters, found))
 
 
 def _layout(path: Path, file: h5py.File, dataset: str) -> Layout:
@@ -245,7 +252,9 @@ class Hdf5Series:
         self.scan = layout.scan
         self.columns = {name: column.units for name, column in layout.columns.items()}
         self.evidence = (*layout.evidence, *_pixel_evidence(layout, typical, file))
-        self.warnings = layout.warnings
+        places = {stored.file for stored in layout.planes.stored}
+        places |= {column.file for column in layout.columns.values()}
+        self.warnings = (*layout.warnings, *files_outside(file, places))
         names = layout.datasets
         self.kind = (
             f"{layout.name} {names[0]}{f' … {names[-1]}' if len(names) > 1 else ''}, "
@@ -287,6 +296,7 @@ class Hdf5Series:
                 raise FrameError(int(problem[place]), reason[place])
             if compressed and packing is not None:
                 return packing.fetch(data, index)
+            check_chunks(data, index)
             return np.asarray(data[index])
         except (ValueError, IndexError) as error:
             raise FrameError(
@@ -297,11 +307,16 @@ class Hdf5Series:
             if isinstance(error, FrameError):
                 raise
             raise _undecoded(stored, place, data, error) from error
+        except (RuntimeError, KeyError, TypeError) as error:  # of damaged metadata
+            raise _undecoded(stored, place, data, error) from error
 
     def column(self, name: str) -> NDArray[np.float64] | None:
         """Values of one column, NaN at the end where a scan stopped early; None if unknown."""
         column = self._layout.columns.get(name)
-        return None if column is None else self._padded(column.read())
+        if column is None:
+            return None
+        with sound(f"{column.file}::{column.dataset}"):
+            return self._padded(column.read())
 
     def values(self, name: str) -> NDArray[np.float64] | None:
         """A column by name, or a numeric dataset of the file by path, flat; None if unknown."""
@@ -315,7 +330,8 @@ class Hdf5Series:
         for column in self._layout.columns.values():
             if (column.file, column.dataset) == (at.file, at.dataset):
                 return self._padded(column.read())
-        return np.asarray(data[()], np.float64).ravel()
+        with sound(f"{self.name}::{name}"):
+            return np.asarray(whole(data), np.float64).ravel()
 
     def _padded(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         missing = len(self.records) - values.size
@@ -382,7 +398,7 @@ def _wrong(
     return FrameError(FrameStatus.WRONG_SHAPE, said)
 
 
-def _undecoded(stored: Stored, place: int, data: h5py.Dataset, error: OSError) -> FrameError:
+def _undecoded(stored: Stored, place: int, data: h5py.Dataset, error: Exception) -> FrameError:
     """A chunk that cannot be decoded is damaged, unless its filter is not installed."""
     what = f"frame {place} of {stored.name}"
     filters = data.id.get_create_plist()

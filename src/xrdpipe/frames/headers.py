@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import math
 import re
 import struct
+import tokenize
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import LARGEST_FRAME, MOST_FRAMES, UNPACKED
 from xrdpipe.types import DetectorInfo
 
 Header = dict[str, str]
@@ -23,6 +28,9 @@ COMPRESSED = frozenset({".gz", ".bz2"})
 CBF_START = b"\x0c\x1a\x04\xd5"
 """Marks the start of the binary section (CBFlib manual, imgCIF)."""
 
+SMALLEST_FRAME = 256
+"""Bytes: no detector has fewer pixels, and formats with many frames are not compressed."""
+
 NUMPY_START = b"\x93NUMPY"
 
 HEADER_LIMIT = 1 << 20
@@ -30,6 +38,10 @@ HEADER_LIMIT = 1 << 20
 
 PAGE_LIMIT = 1_000_000
 """More TIFF directories than this are a chain that bites its own tail."""
+
+TAG_LIMIT = 1 << 22
+"""Bytes of all tags of a TIFF directory: they may lie on top of each other, and come to more than
+the file."""
 
 HC = 12.398419843320026
 """Planck constant times speed of light, keV·Å."""
@@ -91,11 +103,11 @@ def read_headers(file: Path) -> list[Header]:
         stream.seek(0)
         if is_tiff(start):
             headers = _tiff_headers(stream)
-        elif start.startswith(b"###CBF"):
+        elif is_cbf(file, start):
             headers = [_cbf_header(stream)]
         elif start.startswith(NUMPY_START):
             headers = [{} for _ in numpy_frames(file)]
-        elif start.lstrip().startswith(b"{") and not _is_other_brace(file, start):
+        elif start.lstrip().startswith(b"{") and not is_other_brace(file, start):
             headers = edf_headers(stream)
         else:
             headers = _fabio_headers(file)
@@ -104,13 +116,30 @@ def read_headers(file: Path) -> list[Header]:
 
 
 def open_stream(file: Path) -> BinaryIO:
-    """Open for reading, through gzip or bzip2 where the name says so."""
+    """Open for reading, out of gzip or bzip2 where the name says so.
+
+    Raises
+    ------
+    OSError, EOFError, zlib.error
+        For what is not there, or damaged.
+    ValueError
+        For more content than a file of images has.
+    """
     suffix = file.suffix.lower()
-    if suffix == ".gz":
-        return cast(BinaryIO, gzip.open(file, "rb"))
-    if suffix == ".bz2":
-        return cast(BinaryIO, bz2.open(file, "rb"))
-    return file.open("rb")
+    if suffix not in COMPRESSED:
+        return file.open("rb")
+    content = io.BytesIO()
+    unpack = gzip.open if suffix == ".gz" else bz2.open
+    with unpack(file, "rb") as stream:
+        while piece := stream.read(1 << 20):
+            content.write(piece)
+            if content.tell() > UNPACKED:
+                raise ValueError(
+                    f"more than {UNPACKED} bytes are packed into it; unpack it first, if it is a "
+                    "series of frames"
+                )
+    content.seek(0)
+    return content
 
 
 def is_tiff(start: bytes) -> bool:
@@ -118,14 +147,36 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*")
 
 
+def is_cbf(file: Path, start: bytes) -> bool:
+    """True for a CBF by its first bytes; or by its name, as fabio does."""
+    return start.startswith(b"###CBF") or ".cbf" in file.suffixes
+
+
 def is_image(file: Path) -> bool:
     """True for a file that is a detector image by its first bytes, whatever its name."""
     try:
         with open_stream(file) as stream:
             start = stream.read(64)
-    except OSError:
+    except (OSError, ValueError, EOFError, zlib.error):
         return False
     return is_tiff(start) or start.startswith((b"###CBF", NUMPY_START, b"{\n", b"{\r\n"))
+
+
+def numpy_array(file: Path) -> NDArray[Any]:
+    """The array of a ``.npy`` file, left on the disk.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is damaged, holds objects, or more pixels than an image has.
+    """
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OverflowError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        raise ValueError(f"its header is damaged: {error}") from error
+    if not isinstance(array, np.ndarray) or math.prod(array.shape[-2:]) > LARGEST_FRAME:
+        raise ValueError("it holds no array, or more pixels than an image has")
+    return array
 
 
 def numpy_frames(file: Path) -> NDArray[Any]:
@@ -136,13 +187,13 @@ def numpy_frames(file: Path) -> NDArray[Any]:
     OSError, ValueError
         If it is cut short, or holds no frames.
     """
-    array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    array = numpy_array(file)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uif":
         raise ValueError(f"{array.ndim} dimensions of {array.dtype}; expected 2, or 3 for a stack")
     return array[None] if array.ndim == 2 else array
 
 
-def _is_other_brace(file: Path, start: bytes) -> bool:
+def is_other_brace(file: Path, start: bytes) -> bool:
     """ADSC and d*TREK headers begin with a brace as EDF does, and so do some of GE detectors."""
     name = file.with_suffix("").name if file.suffix.lower() in COMPRESSED else file.name
     return start.startswith(b"{\nHEA") or re.search(r"\.ge\d*$", name) is not None
@@ -176,8 +227,12 @@ def tiff_pages(stream: BinaryIO) -> list[dict[int, Any]]:
             raise ValueError("its directory is cut off")
         offset = _unpack(order + "I", stream.read(4))[0]
         page = {}
+        room = TAG_LIMIT
         for place in range(count):
             tag, kind, n = struct.unpack_from(order + "HHI", entries, 12 * place)
+            room -= n
+            if room < 0:
+                raise ValueError("its directory states more values than a file has")
             page[tag] = _tiff_value(
                 stream, order, kind, n, entries[12 * place + 8 : 12 * place + 12]
             )
@@ -291,6 +346,18 @@ def _cbf_header(stream: BinaryIO) -> Header:
 
 EDF_END = re.compile(rb"}\r?\n")
 
+EDF_TYPES = {
+    "unsignedbyte": "u1",
+    "unsignedshort": "u2",
+    "unsignedinteger": "u4",
+    "unsignedlong": "u4",
+    "signedinteger": "i4",
+    "signedlong": "i4",
+    "float": "f4",
+    "floatvalue": "f4",
+}
+"""Kinds of pixels that EDF names, in lower case."""
+
 
 def edf_headers(stream: BinaryIO) -> list[Header]:
     """Header blocks of an EDF, each followed by the pixels its sizes tell."""
@@ -316,6 +383,8 @@ def edf_headers(stream: BinaryIO) -> list[Header]:
         else:
             headers.append(_with_mnemonics({**general, **header}))
             size = _edf_size(header)
+        if size < 0 or len(headers) > MOST_FRAMES:
+            raise ValueError(f"its header states {size} bytes of pixels")
         stream.seek(place + end.end() + size)
 
 
@@ -323,7 +392,10 @@ def _edf_size(header: Header) -> int:
     lower = {key.lower(): value for key, value in header.items()}
     for key in ("edf_binarysize", "size"):
         if key in lower:
-            return int(float(lower[key]))
+            try:
+                return int(float(lower[key]))
+            except OverflowError as error:
+                raise ValueError(f"its header states a size of {lower[key]}") from error
     raise ValueError("its header does not say how many bytes the pixels take")
 
 
@@ -349,7 +421,7 @@ def _fabio_headers(file: Path) -> list[Header]:
     from fabio.openimage import openheader
 
     opened = openheader(str(file))
-    return [as_text(opened.header)] * frames_stated(opened)
+    return [as_text(opened.header)] * frames_stated(opened, file)
 
 
 def as_text(header: Mapping[Any, Any]) -> Header:
@@ -362,18 +434,29 @@ def as_text(header: Mapping[Any, Any]) -> Header:
     }
 
 
-def frames_stated(opened: Any) -> int:
-    """Number of frames of a file opened by fabio; some of its readers leave it to the header."""
-    for key in ("num_frames", "NumberOfFrames"):
-        if key in opened.header:
-            return max(1, int(opened.header[key]))
-    return max(1, int(opened.nframes))
+def frames_stated(opened: Any, file: Path) -> int:
+    """Number of frames of a file opened by fabio; some of its readers leave it to the header.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot hold as many.
+    """
+    stated = opened.nframes
+    for key in ("NumberOfFrames", "num_frames"):
+        stated = opened.header.get(key, stated)
+    packed = file.suffix.lower() in COMPRESSED
+    most = MOST_FRAMES if packed else file.stat().st_size // SMALLEST_FRAME + 1
+    if int(stated) > min(most, MOST_FRAMES):
+        raise ValueError(f"its header states {stated} frames")
+    return max(1, int(stated))
 
 
 def _side_file(file: Path) -> Header:
     """What ``name.tif.metadata`` says (GSAS-II and QXRD at the APS)."""
     try:
-        text = file.with_name(file.name + ".metadata").read_text(errors="replace")
+        with file.with_name(file.name + ".metadata").open(errors="replace") as stream:
+            text = stream.read(HEADER_LIMIT)
     except OSError:
         return {}
     return text_values(text)

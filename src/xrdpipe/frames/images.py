@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames.headers import (
+    CBF_START,
     COMPRESSED,
     Header,
     as_text,
     detector_info,
     exposure_key,
     frames_stated,
+    is_cbf,
     numbers,
     numpy_frames,
+    open_stream,
     read_headers,
+    text_values,
 )
 from xrdpipe.frames.names import Names, motor_axes, original_name, pattern, read_names
-from xrdpipe.frames.plain import byte_offset_pixels, plain_pixels
+from xrdpipe.frames.plain import byte_offset_pixels, cbf_image, plain_pixels
 from xrdpipe.frames.whole import check_whole
 from xrdpipe.quiet import quiet
 from xrdpipe.schema import FrameStatus
@@ -299,10 +303,13 @@ class ImageSeries:
         """Columns of the names, which are per file, for each frame; duplicates have their own."""
         by_number = dict(zip(names.numbers, range(len(names.numbers)), strict=True))
         each, base, start = self._per_file, self._base, self._start
-        rows = [
-            by_number[record.index if each == 1 else base + (record.index - start) // each]
+        files = [
+            record.index if each == 1 else base + (record.index - start) // each
             for record in self.records
         ]
+        if not by_number.keys() >= set(files):
+            raise InputError(f"{self.name}: its files contradict each other on their frames.")
+        rows = [by_number[number] for number in files]
         return {key: (values[rows], units) for key, (values, units) in names.columns.items()}
 
     def _problems(self) -> list[str]:
@@ -431,9 +438,12 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
     check_whole(file)
     if file.suffix.lower() == ".npy":
         return _of_numpy(file, place)
+    with open_stream(file) as stream:
+        if is_cbf(file, stream.read(6)):
+            return _of_cbf(file, place)
     try:
         opened: Any = openimage(str(file))
-        frames = frames_stated(opened)
+        frames = frames_stated(opened, file)
         if place >= frames:
             # fabio would take the next file of the folder for the next frame.
             raise ValueError(f"it holds {frames} frames")
@@ -444,6 +454,8 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
             opened = opened.getframe(place)
         data = opened.data
         header = as_text(opened.header)
+    except MemoryError:
+        raise
     except Exception as error:  # fabio raises many kinds for a broken file; each costs one frame
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FrameError(FrameStatus.CORRUPT, f"{file} cannot be decoded ({detail})") from error
@@ -463,6 +475,20 @@ def _decode(file: Path, place: int = 0) -> _Decoded:
         image = image.astype(np.int32)
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
     return _Decoded(file, Frame(image, header), frames, _FORMATS.get(kind, kind))
+
+
+def _of_cbf(file: Path, place: int) -> _Decoded:
+    """Past fabio, which looks for the end of a damaged header for ever."""
+    with open_stream(file) as stream:
+        content = stream.read()
+    try:
+        if place:
+            raise ValueError("it holds one frame")
+        image = cbf_image(content)
+    except ValueError as error:
+        raise FrameError(FrameStatus.CORRUPT, f"{file} cannot be decoded ({error})") from error
+    header = text_values(content.partition(CBF_START)[0].decode(errors="replace"))
+    return _Decoded(file, Frame(image, header), 1, _FORMATS["CbfImage"])
 
 
 def _of_numpy(file: Path, place: int) -> _Decoded:

@@ -15,10 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import LARGEST_FRAME
 from xrdpipe.errors import FrameError
 from xrdpipe.frames.headers import (
     CBF_START,
     EDF_END,
+    EDF_TYPES,
     HEADER_LIMIT,
     edf_headers,
     is_tiff,
@@ -35,17 +37,6 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _LENGTHS, _FORMAT = (
 """Tags of TIFF 6.0."""
 
 _TIFF_FORMATS = {"u": 1, "i": 2, "f": 3}
-
-_EDF_TYPES = {
-    "unsignedbyte": "u1",
-    "unsignedshort": "u2",
-    "unsignedinteger": "u4",
-    "unsignedlong": "u4",
-    "signedinteger": "i4",
-    "signedlong": "i4",
-    "float": "f4",
-    "floatvalue": "f4",
-}
 
 
 def plain_pixels(file: Path, shape: Shape, dtype: np.dtype[Any]) -> Encoded | NDArray[Any] | None:
@@ -73,15 +64,54 @@ def plain_pixels(file: Path, shape: Shape, dtype: np.dtype[Any]) -> Encoded | ND
         if first is None:
             return None
         return np.fromfile(file, dtype, shape[0] * shape[1], offset=first).reshape(shape)
-    except (OSError, ValueError, FrameError):
+    except (OSError, OverflowError, ValueError, FrameError):
         return None
 
 
 def byte_offset_pixels(data: bytes, pixels: int) -> NDArray[np.int32]:
-    """Decode the binary section of a CBF by fabio, shape (pixels,)."""
+    """Decode the binary section of a CBF by fabio, shape (pixels,).
+
+    Raises
+    ------
+    ValueError
+        If it holds fewer pixels.
+    """
     from fabio.compression import decByteOffset
 
-    return np.asarray(decByteOffset(data, pixels), np.int32)
+    # The longest difference takes 15 bytes, and fabio does not look where the section ends.
+    found = np.asarray(decByteOffset(data + bytes(15), pixels)[:pixels], np.int32)
+    step = np.diff(found, prepend=np.int32(0))
+    size = np.abs(step.astype(np.int64))
+    least = found.size + 2 * (size > 127).sum() + 4 * (size > 32767).sum()
+    if found.size < pixels or least > len(data):
+        raise ValueError(f"its binary section holds fewer than {pixels} pixels")
+    return found
+
+
+def cbf_image(content: bytes) -> NDArray[np.int32]:
+    """The image of a CBF of one binary section.
+
+    Raises
+    ------
+    ValueError
+        For another kind of CBF than detectors write, or a damaged one.
+    """
+    check_cbf(content)
+    header, _, rest = content.partition(CBF_START)
+    columns = _number(rb"X-Binary-Size-Fastest-Dimension", header) or 0
+    rows = _number(rb"X-Binary-Size-Second-Dimension", header) or 0
+    if not 0 < rows * columns <= LARGEST_FRAME:
+        raise ValueError(f"its header states {rows} x {columns} pixels")
+    if _CBF_KIND.search(header) is None or not _is_int32(header):
+        raise ValueError("its pixels are no byte offsets of signed 32-bit integers")
+    section = rest[: _number(rb"X-Binary-Size", header)]
+    if len(section) < rows * columns:
+        raise ValueError(f"its binary section holds fewer than {rows * columns} pixels")
+    return byte_offset_pixels(section, rows * columns).reshape(rows, columns)
+
+
+def _is_int32(header: bytes) -> bool:
+    return re.search(rb'X-Binary-Element-Type:\s*"signed 32-bit integer"', header) is not None
 
 
 def _tiff_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | None:
@@ -103,6 +133,8 @@ def _tiff_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | N
     if stated != (shape, 8 * dtype.itemsize, 1, 1, _TIFF_FORMATS[dtype.kind]):
         return None
     offsets, lengths = (np.atleast_1d(page.get(tag, ())) for tag in (_OFFSETS, _LENGTHS))
+    if not all(isinstance(n, int) for n in (*offsets.tolist(), *lengths.tolist())):
+        return None
     size = shape[0] * shape[1] * dtype.itemsize
     if not 0 < offsets.size == lengths.size or int(lengths.sum()) != size:
         return None
@@ -118,7 +150,7 @@ def _edf_start(stream: BinaryIO, shape: Shape, dtype: np.dtype[Any]) -> int | No
     if len(headers) != 1:
         return None
     header = {key.lower(): value.strip() for key, value in headers[0].items()}
-    kind = _EDF_TYPES.get(header.get("datatype", "").lower())
+    kind = EDF_TYPES.get(header.get("datatype", "").lower())
     dimensions = header.get("dim_2"), header.get("dim_1")
     stream.seek(0)
     end = EDF_END.search(stream.read(HEADER_LIMIT))
@@ -145,8 +177,7 @@ def _cbf(content: bytes, shape: Shape, dtype: np.dtype[Any]) -> Encoded | None:
     columns = _number(rb"X-Binary-Size-Fastest-Dimension", header)
     rows = _number(rb"X-Binary-Size-Second-Dimension", header)
     size = _number(rb"X-Binary-Size", header)
-    signed = re.search(rb'X-Binary-Element-Type:\s*"signed 32-bit integer"', header)
-    if (rows, columns) != shape or signed is None or dtype != np.int32 or size is None:
+    if (rows, columns) != shape or not _is_int32(header) or dtype != np.int32 or size is None:
         return None
     if _CBF_KIND.search(header) is None:
         return None
@@ -155,4 +186,4 @@ def _cbf(content: bytes, shape: Shape, dtype: np.dtype[Any]) -> Encoded | None:
 
 def _number(key: bytes, header: bytes) -> int | None:
     match = re.search(key + rb":\s*(\d+)", header)
-    return None if match is None else int(match.group(1))
+    return None if match is None else int(match.group(1)[:18])

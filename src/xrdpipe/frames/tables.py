@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import LARGEST_TABLE, check_text, sound
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES
+from xrdpipe.frames.layouts.links import whole
 
 NO_VALUE = frozenset({"", "na", "n/a", "none", "null", "-"})
 """Cells that say nothing; they read as NaN, like ``nan`` itself."""
@@ -195,6 +197,7 @@ def _existing(path: Path, what: str) -> tuple[Path, str]:
 
 
 def _read_text(file: Path, scan: str, what: str) -> _TextTable:
+    check_text(file.stat().st_size, f"{what}: {file}", LARGEST_TABLE)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -300,38 +303,31 @@ def _known(name: str, known: list[str]) -> str:
 
 def _read_hdf5(file: Path, group: str, what: str) -> dict[str, NDArray[np.float64]]:
     columns: dict[str, NDArray[np.float64]] = {}
-    try:
-        with h5py.File(file, "r", locking=False) as opened:
-            if group:
-                place = opened.get(group)
-                if not isinstance(place, h5py.Group):
-                    raise InputError(f"{what}: {file} has no group {group}.")
-                # .get follows links (a bliss measurement is made of them); a dangling one is None.
-                items = {name: place.get(name) for name in place}
-            else:
-                items = {}
-                opened.visititems(items.__setitem__)
-            for name, item in items.items():
-                if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif":
-                    columns[name] = np.asarray(item[()], np.float64)
-    except OSError as error:
-        raise InputError(f"{what}: {file} cannot be read: {error}.") from error
+    with sound(f"{what}: {file}"), h5py.File(file, "r", locking=False) as opened:
+        if group:
+            place = opened.get(group)
+            if not isinstance(place, h5py.Group):
+                raise InputError(f"{what}: {file} has no group {group}.")
+            # .get follows links (a bliss measurement is made of them); a dangling one is None.
+            items = {name: place.get(name) for name in place}
+        else:
+            items = {}
+            opened.visititems(items.__setitem__)
+        for name, item in items.items():
+            if isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "uif":
+                columns[name] = np.asarray(whole(item), np.float64)
     return columns
 
 
 def _read_dataset(file: Path, name: str, what: str) -> NDArray[np.float64]:
-    try:
-        with h5py.File(file, "r", locking=False) as opened:
-            item = opened.get(name)
-            if not isinstance(item, h5py.Dataset):
-                parent = opened.get(name.rpartition("/")[0] or "/")
-                known = list(parent) if isinstance(parent, h5py.Group) else list(opened)
-                raise InputError(
-                    f"{what}: {file} has no dataset {name}."
-                    + _known(name.rpartition("/")[2], known)
-                )
-            if item.dtype.kind not in "uif":
-                raise InputError(f"{what}: {file}::{name} is not numeric but {item.dtype}.")
-            return np.asarray(item[()], np.float64).ravel()
-    except OSError as error:
-        raise InputError(f"{what}: {file}::{name} cannot be read: {error}.") from error
+    with sound(f"{what}: {file}::{name}"), h5py.File(file, "r", locking=False) as opened:
+        item = opened.get(name)
+        if not isinstance(item, h5py.Dataset):
+            parent = opened.get(name.rpartition("/")[0] or "/")
+            known = list(parent) if isinstance(parent, h5py.Group) else list(opened)
+            raise InputError(
+                f"{what}: {file} has no dataset {name}." + _known(name.rpartition("/")[2], known)
+            )
+        if item.dtype.kind not in "uif":
+            raise InputError(f"{what}: {file}::{name} is not numeric but {item.dtype}.")
+        return np.asarray(whole(item), np.float64).ravel()

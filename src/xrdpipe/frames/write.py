@@ -151,6 +151,8 @@ def open_writer(
                 f"and {monitor} monitor values cannot describe {frames} frames; expected one of "
                 "each per frame."
             )
+    if Path(name).name != name:
+        raise InputError(f"the series name '{name}' is no name of a file; leave out the folder.")
     chosen = LAYOUTS[layout]
     series = Series(folder, name, frames, detector, scan, np.dtype(chosen.dtype))
     return _checked(layout, series, chosen.write)

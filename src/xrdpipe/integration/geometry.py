@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_image, check_text, sound
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.integration.cache import NO_CACHE, ArrayCache, Arrays, Once, digest
 from xrdpipe.integration.imctrl import bend, flat_geometry, parse_imctrl
@@ -190,6 +191,7 @@ def _files_named(text: str) -> tuple[str, ...]:
     """Hashes of the files that a geometry refers to: detectors, distortions."""
     named = [line.partition(":")[2].strip() for line in text.splitlines()]
     named += re.findall(r'"([^"\n]+)"', text)
+    named = [name for name in named if len(name) < 4096 and "\0" not in name]
     files = sorted(name for name in {*named} if os.path.isfile(name))  # noqa: PTH113 - any text
     return tuple(hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files)
 
@@ -204,7 +206,8 @@ def _calibrate(
 ) -> _Calibration:
     """Read and check a geometry file; the arguments are those of :func:`load_geometry`."""
     read = _read_imctrl if path.suffix.lower() == ".imctrl" else _read_poni
-    calibration = read(path, text, shape)
+    with sound(str(path)):
+        calibration = read(path, text, shape)
     integrator = calibration.integrator
     in_file = _plausible_wavelength(path, integrator.wavelength)
     if wavelength is not None:
@@ -265,6 +268,7 @@ class _Calibration:
 def _text(path: Path) -> str:
     if not path.exists():
         raise InputMissingError(f"PONI file {path} does not exist; check --poni.")
+    check_text(path.stat().st_size, str(path))
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -439,7 +443,12 @@ def _common_shape(path: Path, detector: Any, shape: tuple[int, int] | None) -> t
     """Shape of detector and frames, which must agree."""
     expected: tuple[int, int] | None = None
     if detector.max_shape:
-        expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
+        try:
+            expected = (int(detector.max_shape[0]), int(detector.max_shape[1]))
+        except (TypeError, ValueError, OverflowError, IndexError) as error:
+            raise InputError(f"{path}: its max_shape is {detector.max_shape}.") from error
+    if expected is not None:
+        check_image(expected, str(path))
     shape = shape or expected
     if shape is None:
         raise InputError(f"{path} names no detector shape; give frames so that the shape is known.")
@@ -567,6 +576,8 @@ def choose_binning(
         If the range is empty or lies outside the detector.
     """
     low2, high2 = geometry.two_theta_range
+    if not np.isfinite([low2, high2]).all():
+        raise InputError(f"{geometry.poni_name} describes no detector: its angles are no numbers.")
     default_count = int(np.floor(high2 / BIN_STEP + 0.5) - np.floor(low2 / BIN_STEP + 0.5)) + 1
     if unit == "2theta":
         low, high = low2, high2

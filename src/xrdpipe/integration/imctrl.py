@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_image
 from xrdpipe.errors import InputError
 
 KNOWN = ("wavelength", "distance", "center", "tilt", "rotation")
@@ -82,7 +83,7 @@ def parse_imctrl(path: Path, text: str) -> ImageControls:
         if separator:
             try:
                 given[key.strip()] = ast.literal_eval(value.strip())
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, MemoryError, RecursionError):  # nested too deeply
                 given[key.strip()] = value.strip()
     absent = [key for key in KNOWN if key not in given]
     if absent:
@@ -101,7 +102,7 @@ def parse_imctrl(path: Path, text: str) -> ImageControls:
         values = value if isinstance(value, (list, tuple)) else (value,)
         try:
             found = tuple(float(number) for number in values)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             found = ()
         if len(found) != count or not np.isfinite(found).all():
             raise InputError(f"{path}: {key} is {given[key]!r}; expected {count} number(s).")
@@ -125,6 +126,10 @@ def parse_imctrl(path: Path, text: str) -> ImageControls:
         pixel_size=pair("pixelSize"),
         size=None if size is None else (int(size[0]), int(size[1])),
     )
+    if controls.size is not None:
+        if min(controls.size) < 1:
+            raise InputError(f"{path}: size is {given['size']}; expected numbers of pixels.")
+        check_image(controls.size, f"{path}: size")
     if controls.distance <= 0 or abs(controls.tilt) >= 90:
         raise InputError(
             f"{path}: distance {controls.distance:g} mm and tilt {controls.tilt:g}° are no "

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from xrdpipe.bounds import MOST_BINS, UNPACKED, check_text
 from xrdpipe.channels import check_channels
 from xrdpipe.classical import METHODS
 from xrdpipe.crystal import load_phase
@@ -170,9 +171,10 @@ def read_card(folder: Path | str) -> ModelCard:
             f"'{folder}' is no model folder: {CARD} is missing; give a folder written by "
             "xrdpipe train."
         )
+    check_text(path.stat().st_size, f"'{path}'")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not readable JSON ({error}).") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -181,10 +183,13 @@ def read_card(folder: Path | str) -> ModelCard:
         )
     try:
         card = _card(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"'{path}': an entry is missing or has the wrong kind ({error})."
         ) from error
+    grid = card.grid
+    if not (0 < grid.step < np.inf and 0 < grid.stop - grid.start <= MOST_BINS * grid.step):
+        raise InputError(f"'{path}' states a grid that cannot be used: {grid}.")
     if card.network not in METHODS:
         check_channels(card.channels)
     if not (len(card.prior) == len(card.phases) > 0 and card.weights):
@@ -198,10 +203,13 @@ def read_card(folder: Path | str) -> ModelCard:
             "member; train again."
         )
     for file in (*(w.file for w in card.weights), *(p.cif for p in card.phases)):
-        if Path(file).is_absolute() or ".." in Path(file).parts:
+        inside = (folder / file).resolve().is_relative_to(folder.resolve())  # links, too
+        if Path(file).is_absolute() or ".." in Path(file).parts or not inside:
             raise InputError(f"'{path}' names '{file}', which is outside the model folder.")
         if not (folder / file).is_file():
             raise InputMissingError(f"'{folder / file}', named in {CARD}, does not exist.")
+        if (size := (folder / file).stat().st_size) > UNPACKED:
+            raise InputError(f"'{folder / file}' has {size} bytes; expected at most {UNPACKED}.")
     return card
 
 
@@ -210,7 +218,7 @@ def _card(content: dict[str, Any]) -> ModelCard:
     return ModelCard(
         name=str(content["name"]),
         network=str(content["network"]),
-        channels=tuple(content["channels"]),
+        channels=tuple(str(name) for name in content["channels"]),
         grid=Grid(
             float(grid["start"]),
             float(grid["stop"]),
@@ -311,7 +319,8 @@ def model_sha256(folder: Path | str) -> str:
 
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def determined(card: ModelCard, coverage: FloatArray) -> BoolArray:

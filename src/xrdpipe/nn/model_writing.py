@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from xrdpipe.crystal import powder_intensity, reflections
+from xrdpipe.errors import InputError
 from xrdpipe.nn.calibration import calibrate, log_odds_of, unknown_threshold
 from xrdpipe.nn.inference import logistic
 from xrdpipe.nn.model_folder import (
@@ -100,6 +101,8 @@ def write_phases_and_card(
     (folder / "phases").mkdir()
     phases = []
     for phase in task.library.phases:
+        if Path(phase.name).name != phase.name:
+            raise InputError(f"the phase name '{phase.name}' is no name of a file; rename it.")
         file = f"phases/{phase.name}.cif"
         (folder / file).write_text(phase.cif, encoding="utf-8")
         lines = strongest_lines(phase, task.grid)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from xrdpipe.bounds import check_text
 from xrdpipe.channels import check_channels
 from xrdpipe.classical import METHODS
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
@@ -215,16 +216,20 @@ def load_recipe(name_or_path: str | Path | None) -> tuple[TrainRecipe, Recipe]:
         Unknown table or key.
     """
     path = find_recipe(name_or_path)
+    check_text(path.stat().st_size, f"recipe '{path}'")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"recipe '{path}' is not readable TOML ({error}).") from error
     tables = ("train", "synthesis")
     for key in content:
         if key not in tables:
             raise OptionError(f"{path}: unknown table or key '{key}'.{did_you_mean(key, tables)}")
     where = str(path)
-    return (
-        TrainRecipe.from_mapping(content.get("train", {}), where),
-        Recipe.from_mapping(content.get("synthesis", {}), where),
-    )
+    try:
+        return (
+            TrainRecipe.from_mapping(content.get("train", {}), where),
+            Recipe.from_mapping(content.get("synthesis", {}), where),
+        )
+    except OverflowError as error:
+        raise OptionError(f"{where}: a number is too large ({error}).") from error

@@ -12,13 +12,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.config import InspectConfig
-from xrdpipe.errors import FrameError, InputError, XrdpipeError
+from xrdpipe.errors import FrameError, XrdpipeError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import load_masks
 from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
 from xrdpipe.frames.hdf5 import is_hdf5
 from xrdpipe.frames.headers import is_image
+from xrdpipe.frames.layouts.links import attribute, whole
+from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.names import frame_numbers
 from xrdpipe.frames.powder_files import PATTERN_SUFFIXES, find_powder_files, read_powder_file
 from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
@@ -88,39 +91,37 @@ def _processed(path: Path) -> list[Finding] | None:
         opened = h5py.File(path, "r", locking=False)
     except OSError:
         return None
-    try:
-        with opened as file:
-            if file.attrs.get("creator") not in ("xrdpipe", b"xrdpipe"):
-                return None
-            kind, problems = describe(file)
-            findings = [Finding("layout", f"{kind} written by xrdpipe", kind)]
-            entry: Any = file["entry"]
-            if "data/I" in entry:
-                data = entry["data"]
-                axis, rows = data["radial_axis"], data["I"].shape[0]
-                low, high, units = float(axis[0]), float(axis[-1]), str(axis.attrs["units"])
-                findings.append(
-                    Finding(
-                        "patterns",
-                        f"{rows} x {axis.size} bins, {low:.4g}-{high:.4g} {units}",
-                        {"rows": rows, "bins": axis.size, "range": [low, high], "units": units},
-                    )
+    with sound(str(path)), opened as file:
+        if attribute(file, "creator") != "xrdpipe":
+            return None
+        kind, problems = describe(file)
+        findings = [Finding("layout", f"{kind} written by xrdpipe", kind)]
+        entry: Any = file["entry"]
+        if "data/I" in entry:
+            data = entry["data"]
+            axis, rows = data["radial_axis"], data["I"].shape[0]
+            low, high, units = float(axis[0]), float(axis[-1]), str(axis.attrs["units"])
+            findings.append(
+                Finding(
+                    "patterns",
+                    f"{rows} x {axis.size} bins, {low:.4g}-{high:.4g} {units}",
+                    {"rows": rows, "bins": axis.size, "range": [low, high], "units": units},
                 )
-            if "frames/status" in entry:
-                findings.append(_counted("status", _status_counts(entry["frames/status"][()])))
-            if "phase_map/phase_names" in entry:
-                names = [name.decode() for name in entry["phase_map/phase_names"][()]]
-                ny, nx = entry["mapping/frame_index"].shape
-                findings.append(
-                    Finding(
-                        "map",
-                        f"{ny}x{nx}, phases {', '.join(names)}",
-                        {"shape": [ny, nx], "phases": names},
-                    )
+            )
+        if "frames/status" in entry:
+            findings.append(_counted("status", _status_counts(whole(entry["frames/status"]))))
+        if "phase_map/phase_names" in entry:
+            names = [name.decode() for name in whole(entry["phase_map/phase_names"], MOST_NAMES)]
+            ny, nx = entry["mapping/frame_index"].shape
+            findings.append(
+                Finding(
+                    "map",
+                    f"{ny}x{nx}, phases {', '.join(names)}",
+                    {"shape": [ny, nx], "phases": names},
                 )
-            return findings + [Finding("warning", problem) for problem in problems]
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
+            )
+        problems += files_outside(file)
+        return findings + [Finding("warning", problem) for problem in problems]
 
 
 def _status_counts(status: NDArray[np.integer[Any]]) -> dict[str, int]:

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from xrdpipe import __version__
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (
@@ -327,7 +329,7 @@ def read_map(path: Path) -> StoredMap:
     InputMissingError, InputError
         If it is no map file; the absent dataset is named.
     """
-    with open_processed(path, "map file") as file:
+    with sound(str(path)), open_processed(path, "map file") as file:
         entry = file["entry"]
         needed = ("phase_names", "presence/probability", "presence/decision", "winner/phase_id",
                   "status")  # fmt: skip
@@ -337,14 +339,14 @@ def read_map(path: Path) -> StoredMap:
                     f"{path} is no map file: /entry/phase_map/{name} is absent; expected a "
                     "file written by 'xrdpipe map'."
                 )
-        group = entry["phase_map"]
+        group = group_in(entry, "phase_map")
         return StoredMap(
-            tuple(text(name) for name in group["phase_names"][()]),
-            group["presence/probability"][()],
-            group["presence/decision"][()],
-            group["winner/phase_id"][()],
-            group["status"][()],
+            tuple(text(name) for name in whole(group["phase_names"], MOST_NAMES)),
+            whole(group["presence/probability"]),
+            whole(group["presence/decision"]),
+            whole(group["winner/phase_id"]),
+            whole(group["status"]),
             text(group["model/name"]) if "model/name" in group else "",
-            group["unknown/score"][()] if "unknown" in group else None,
-            float(group["unknown/threshold"][()]) if "unknown" in group else np.nan,
+            whole(group["unknown/score"]) if "unknown" in group else None,
+            float(whole(group["unknown/threshold"])) if "unknown" in group else np.nan,
         )

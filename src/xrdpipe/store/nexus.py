@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe import __version__
+from xrdpipe.bounds import sound
 from xrdpipe.errors import InputError, InputMissingError, OutputExistsError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.schema import SCHEMA_VERSION
 from xrdpipe.store.parts import first_difference, key_hash, key_text
 
@@ -115,8 +117,8 @@ def entry_uuid(key: dict[str, Any]) -> str:
 
 def text(value: Any) -> str:
     """A string dataset's value as str."""
-    value = value[()] if isinstance(value, h5py.Dataset) else value
-    return value.decode() if isinstance(value, bytes) else str(value)
+    value = whole(value) if isinstance(value, h5py.Dataset) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def open_processed(path: Path, what: str) -> h5py.File:
@@ -133,7 +135,9 @@ def open_processed(path: Path, what: str) -> h5py.File:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise InputError(f"{what} {path} cannot be opened as HDF5: {error}.") from error
-    if "entry" not in file:
+    with sound(str(path)):
+        group = "entry" in file and isinstance(file["entry"], h5py.Group)
+    if not group:
         file.close()
         raise InputError(f"{path} is no {what}: it has no group /entry.")
     return file
@@ -155,7 +159,7 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
         with h5py.File(output, "r", locking=False) as file:
             if key_path in file:
                 old = json.loads(text(file[key_path]))
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError):
         old = None
     check_same_run(output, old, key, restart)
     return not restart

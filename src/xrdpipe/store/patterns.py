@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe import __version__
+from xrdpipe.bounds import MOST_BINS, check_frames, sound
 from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.chunks import check_chunks
+from xrdpipe.frames.layouts.links import check_no_circle, group_in, whole
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
@@ -465,31 +468,50 @@ class PatternsFile:
         self._file = open_processed(path, "patterns file")
         self.entry = self._file["entry"]
         try:
-            self._data = self._choose(variant)
-            for name in ("I", "radial_axis"):
-                if name not in self._data:
-                    raise InputError(
-                        f"{path} is no patterns file: /entry/data/{name} is absent; expected "
-                        "a file written by 'xrdpipe integrate' or 'resample'."
-                    )
-            self.variant = text(self._data.attrs.get("variant", "external"))
-            self.unit = text(self._data["radial_axis"].attrs.get("units", "degrees"))
-            self.radial_axis = np.asarray(self._data["radial_axis"][()], np.float64)
-            self.wavelength = self._wavelength()
-            self.n_rows = int(self._data["I"].shape[0])
-            self.polarization_factor = self._polarization()
-            frames = self.entry.get("frames", {})
-            ok = np.full(self.n_rows, FrameStatus.OK, np.uint8)
-            self.status = np.asarray(frames["status"][()] if "status" in frames else ok)
-            self.reasons = (
-                [text(value) for value in frames["reason"][()]] if "reason" in frames else []
-            )
-            order = np.arange(self.n_rows, dtype=np.int64)
-            self.frame = np.asarray(frames["index"][()] if "index" in frames else order)
-            self.numbered = bool("index" in frames and frames["index"].attrs.get("numbered", False))
+            with sound(str(path)):
+                self._look(variant)
         except BaseException:
             self._file.close()
             raise
+
+    def _look(self, variant: str | None) -> None:
+        self._data = self._choose(variant)
+        for name in ("I", "radial_axis"):
+            if name not in self._data:
+                raise InputError(
+                    f"{self.path} is no patterns file: /entry/data/{name} is absent; expected "
+                    "a file written by 'xrdpipe integrate' or 'resample'."
+                )
+        self.variant = text(self._data.attrs.get("variant", "external"))
+        self.unit = text(self._data["radial_axis"].attrs.get("units", "degrees"))
+        self.radial_axis = np.asarray(whole(self._data["radial_axis"]), np.float64)
+        self.wavelength = self._wavelength()
+        shape = self._data["I"].shape
+        if len(shape) != 2 or shape[1:] != self.radial_axis.shape or shape[1] > MOST_BINS:
+            raise InputError(
+                f"{self.path}: /entry/data/I has shape {shape}; expected rows of "
+                f"{self.radial_axis.size} bins, at most {MOST_BINS}."
+            )
+        self.n_rows = int(shape[0])
+        check_frames(self.n_rows, str(self.path))
+        for name in self.signals:
+            check_no_circle(self._data[name])
+            check_chunks(self._data[name])
+        self.polarization_factor = self._polarization()
+        frames = self.entry.get("frames", {})
+        ok = np.full(self.n_rows, FrameStatus.OK, np.uint8)
+        self.status = np.asarray(whole(frames["status"]) if "status" in frames else ok)
+        self.reasons = (
+            [text(value) for value in whole(frames["reason"])] if "reason" in frames else []
+        )
+        order = np.arange(self.n_rows, dtype=np.int64)
+        self.frame = np.asarray(whole(frames["index"]) if "index" in frames else order)
+        if not self.status.shape == self.frame.shape == (self.n_rows,):
+            raise InputError(
+                f"{self.path}: /entry/frames describes {self.status.size} and {self.frame.size} "
+                f"rows, /entry/data/I has {self.n_rows}."
+            )
+        self.numbered = bool("index" in frames and frames["index"].attrs.get("numbered", False))
 
     def __enter__(self) -> PatternsFile:
         return self
@@ -515,76 +537,82 @@ class PatternsFile:
     @property
     def columns(self) -> dict[str, str]:
         """Motors and counters stored per frame: name → units."""
-        group = self.entry.get("instrument/positioners", {})
-        return {
-            text(item.attrs.get("long_name", name)): text(item.attrs.get("units", ""))
-            for name, item in group.items()
-        }
+        with sound(str(self.path)):
+            group = self.entry.get("instrument/positioners", {})
+            return {
+                text(item.attrs.get("long_name", name)): text(item.attrs.get("units", ""))
+                for name, item in group.items()
+            }
 
     def column(self, name: str) -> NDArray[np.float64] | None:
         """One of them, shape (rows,); None if there is none of that name."""
-        item = self.entry.get(f"instrument/positioners/{name.replace('/', '|')}")
-        return None if item is None else np.asarray(item[()], np.float64)
+        with sound(str(self.path)):
+            item = self.entry.get(f"instrument/positioners/{name.replace('/', '|')}")
+            return None if item is None else np.asarray(whole(item), np.float64)
 
     @property
     def scan(self) -> ScanHint | None:
         """What the files said of the scan."""
-        if "instrument/positioners" not in self.entry:
-            return None
-        given = self.entry["instrument/positioners"].attrs
-        values: dict[str, Any] = {}
-        for definition in dataclasses.fields(ScanHint):
-            value = given.get(f"scan_{definition.name}")
-            if definition.name == "shape" and value is not None:
-                value = (int(value[0]), int(value[1]))
-            elif definition.name == "snake" and value is not None:
-                value = bool(value)
-            elif value is not None:
-                value = text(value)
-            if value is not None:
-                values[definition.name] = value
-        return ScanHint(**values) if values else None
+        with sound(str(self.path)):
+            if "instrument/positioners" not in self.entry:
+                return None
+            given = self.entry["instrument/positioners"].attrs
+            values: dict[str, Any] = {}
+            for definition in dataclasses.fields(ScanHint):
+                value = given.get(f"scan_{definition.name}")
+                if definition.name == "shape" and value is not None:
+                    value = (int(value[0]), int(value[1]))
+                elif definition.name == "snake" and value is not None:
+                    value = bool(value)
+                elif value is not None:
+                    value = text(value)
+                if value is not None:
+                    values[definition.name] = value
+            return ScanHint(**values) if values else None
 
     @property
     def source_files(self) -> list[str]:
         """File of each row as recorded; empty where nothing is."""
-        frames = self.entry.get("frames", {})
-        if "source_files" not in frames:
-            return []
-        files = [text(name) for name in frames["source_files"][()]]
-        return [files[place] for place in frames["source_file_index"][()]]
+        with sound(str(self.path)):
+            frames = self.entry.get("frames", {})
+            if "source_files" not in frames:
+                return []
+            files = [text(name) for name in whole(frames["source_files"])]
+            return [files[place] for place in whole(frames["source_file_index"])]
 
     def rows(self, start: int, stop: int) -> Patterns:
         """Rows start … stop − 1; a file without coverage counts finite bins as covered."""
-        where = slice(start, min(stop, self.n_rows))
-        intensity = self._data["I"][where]
+        with sound(str(self.path)):
+            where = slice(start, min(stop, self.n_rows))
+            intensity = self._data["I"][where]
 
-        def read(name: str) -> Any:
-            return self._data[name][where] if name in self._data else None
+            def read(name: str) -> Any:
+                return self._data[name][where] if name in self._data else None
 
-        coverage = read("coverage")
-        if coverage is None:
-            coverage = np.isfinite(intensity).astype(np.float32)
-        return Patterns(
-            radial_axis=self.radial_axis,
-            wavelength=self.wavelength,
-            intensity=intensity,
-            intensity_errors=read("I_errors"),
-            coverage=coverage,
-            spottiness=read("spottiness"),
-            frame=self.frame[where],
-            status=self.status[where],
-            unit=self.unit,
-            variant=self.variant,
-            polarization_factor=self.polarization_factor,
-        )
+            coverage = read("coverage")
+            if coverage is None:
+                coverage = np.isfinite(intensity).astype(np.float32)
+            return Patterns(
+                radial_axis=self.radial_axis,
+                wavelength=self.wavelength,
+                intensity=intensity,
+                intensity_errors=read("I_errors"),
+                coverage=coverage,
+                spottiness=read("spottiness"),
+                frame=self.frame[where],
+                status=self.status[where],
+                unit=self.unit,
+                variant=self.variant,
+                polarization_factor=self.polarization_factor,
+            )
 
     def run_key(self) -> str:
         """The key of the run that made the data (last stage)."""
-        for path in ("resampling/run_key", "reduction/run_key"):
-            if path in self.entry:
-                return text(self.entry[path])
-        return ""
+        with sound(str(self.path)):
+            for path in ("resampling/run_key", "reduction/run_key"):
+                if path in self.entry:
+                    return text(self.entry[path])
+            return ""
 
     def _choose(self, variant: str | None) -> Any:
         entry = self.entry
@@ -593,10 +621,10 @@ class PatternsFile:
             chosen = variant or "masked"
             if chosen not in held:
                 raise InputError(f"{self.path} holds {' and '.join(held)}, not '{chosen}'.")
-            return entry[f"azint1d_{chosen}/data"]
-        data = entry.get("data")
-        if data is None:
+            return group_in(entry, f"azint1d_{chosen}/data")
+        if "data" not in entry:
             raise InputError(f"{self.path} is no patterns file: it has no group /entry/data.")
+        data = group_in(entry, "data")
         there = text(data.attrs.get("variant", "external"))
         if variant is not None and there != variant:
             raise InputError(
@@ -608,14 +636,14 @@ class PatternsFile:
     def _wavelength(self) -> float:
         for place in ("instrument/monochromator/wavelength",):
             if place in self.entry:
-                return float(self.entry[place][()])
+                return float(whole(self.entry[place]))
         raise InputError(
             f"{self.path} has no wavelength (/entry/instrument/monochromator/wavelength); "
             "a 2theta axis means nothing without it."
         )
 
     def _polarization(self) -> float | None:
-        if "polarization_applied" in self.entry and not self.entry["polarization_applied"][()]:
+        if "polarization_applied" in self.entry and not whole(self.entry["polarization_applied"]):
             return None
         stored = self.entry.get("reduction/input/polarization_factor")
-        return None if stored is None else float(stored[()])
+        return None if stored is None else float(whole(stored))

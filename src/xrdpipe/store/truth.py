@@ -10,8 +10,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.errors import InputError, InputMissingError
-from xrdpipe.store.nexus import say_pipeline
+from xrdpipe.frames.layouts.links import group_in, whole
+from xrdpipe.store.nexus import say_pipeline, text
 from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import BoolArray
 
@@ -118,17 +120,20 @@ def read_truth(path: Path) -> Truth:
         raise InputMissingError(f"truth file '{path}' does not exist; simulate writes truth.h5.")
     known = ("presence", "weight_fraction", "strength", "lattice", "size")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            if TRUTH not in file:
-                raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
-            group = file[TRUTH]
-            absent = [name for name in ("phase_names", *known) if name not in group]
-            if absent:
-                raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
-            names = tuple(group["phase_names"].asstr()[()].tolist())
-            arrays = {name: group[name][()] for name in group if name != "phase_names"}
+        opened = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise InputError(f"'{path}' cannot be read as HDF5 ({error}).") from error
+    with sound(f"'{path}'"), opened as file:
+        if TRUTH not in file:
+            raise InputError(f"'{path}' has no {TRUTH}; expected a truth file of simulate.")
+        group = group_in(file, TRUTH)
+        absent = [name for name in ("phase_names", *known) if name not in group]
+        if absent:
+            raise InputError(f"'{path}': {TRUTH} lacks {', '.join(absent)}.")
+        names = tuple(text(name) for name in whole(group["phase_names"], MOST_NAMES))
+        arrays = {name: whole(group[name]) for name in group if name != "phase_names"}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise InputError(f"'{path}': {TRUTH} holds single values where arrays are expected.")
     shape = arrays["presence"].shape
     if len(shape) != 3 or shape[0] != len(names):
         raise InputError(

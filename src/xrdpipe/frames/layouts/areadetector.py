@@ -13,7 +13,7 @@ import numpy as np
 
 from xrdpipe.frames.layouts.commands import axes_hint
 from xrdpipe.frames.layouts.layout import Column, Layout, Scope, distinct, holds_frames, miscount
-from xrdpipe.frames.layouts.links import attribute, find, find_group
+from xrdpipe.frames.layouts.links import attribute, find, find_group, whole
 from xrdpipe.frames.layouts.metadata import (
     SECONDS,
     Exposure,
@@ -77,7 +77,7 @@ def _numbers(ids: h5py.Dataset | None, frames: int) -> tuple[IntArray | None, st
         return None, "no NDArrayUniqueId: frames are counted in order"
     if ids.size != frames:
         return None, f"NDArrayUniqueId has {ids.size} values for {frames} frames: it is not used"
-    numbers = np.asarray(ids[()], np.int64).ravel()
+    numbers = np.asarray(whole(ids), np.int64).ravel()
     if why := miscount(numbers):
         return None, f"NDArrayUniqueId {why}: it is not used, frames are counted in order"
     dropped = int(np.setdiff1d(np.arange(numbers.min(), numbers.max()), numbers).size)
@@ -109,7 +109,7 @@ def _hint(attributes: dict[str, h5py.Dataset], data: h5py.Dataset, frames: int) 
     for name, item in attributes.items():
         motor = _MOTOR.search(attribute(item, "NDAttrSource"))
         if motor and is_column(item) and item.size == frames > 1:
-            values = np.asarray(item[()], np.float64).ravel()
+            values = np.asarray(whole(item), np.float64).ravel()
             if np.ptp(values) > 0:
                 moving.append((float(np.abs(np.diff(values)).sum() / np.ptp(values)), name))
     shape = (int(data.shape[0]), int(data.shape[1])) if data.ndim == 4 else None

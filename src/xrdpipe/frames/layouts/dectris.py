@@ -16,7 +16,14 @@ import numpy as np
 
 from xrdpipe.frames.layouts.areadetector import ATTRIBUTES
 from xrdpipe.frames.layouts.layout import Layout, Scope, holds_frames, miscount
-from xrdpipe.frames.layouts.links import LostDatasetError, find, find_dataset, find_group, follow
+from xrdpipe.frames.layouts.links import (
+    LostDatasetError,
+    find,
+    find_dataset,
+    find_group,
+    follow,
+    whole,
+)
 from xrdpipe.frames.layouts.metadata import Exposure, detector_info, exposure, number
 from xrdpipe.frames.layouts.planes import Planes, joined, lost_planes, planes_of
 from xrdpipe.schema import FrameStatus
@@ -66,7 +73,7 @@ def _data_files(group: h5py.Group, *, links_only: bool) -> dict[int, str]:
 def _is_dectris(entry: h5py.Group, detector: h5py.Group) -> bool:
     """By the program's name; else by a group that drivers of areaDetector write, too."""
     program = find(entry, "program_name")
-    if isinstance(program, h5py.Dataset) and b"DECTRIS" in np.asarray(program[()]).tobytes():
+    if isinstance(program, h5py.Dataset) and b"DECTRIS" in np.asarray(whole(program)).tobytes():
         return True
     epics = "NDArrayUniqueId" in detector or any(find_group(entry, p) for p in ATTRIBUTES)
     return "detectorSpecific" in detector and not epics
@@ -238,7 +245,7 @@ class _Channel:
         axis = find_dataset(data.parent, "channel")
         names = [f"threshold_{number + 1}" for number in range(count)]
         if axis is not None and axis.size == count:
-            said = np.asarray(axis[()]).ravel().tolist()
+            said = np.asarray(whole(axis)).ravel().tolist()
             names = [v.decode() if isinstance(v, bytes) else str(v) for v in said]
         match scope.selection:
             case (None, int(index)) if index < count:
@@ -265,7 +272,7 @@ def _in_master(
     numbers = low + np.arange(planes.size)
     said, warnings = _compared(_announced(detector), planes)
     if isinstance(ids, h5py.Dataset) and ids.size == planes.size:
-        stated = np.asarray(ids[()], np.int64).ravel()
+        stated = np.asarray(whole(ids), np.int64).ravel()
         if why := miscount(stated):
             said += (f"image_id {why}: it is not used, frames are counted in order",)
         else:

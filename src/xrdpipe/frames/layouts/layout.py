@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_values
 from xrdpipe.frames.layouts.links import find, open_file, own_groups
 from xrdpipe.frames.layouts.metadata import Exposure, is_column, units_of
 from xrdpipe.frames.layouts.planes import Planes
@@ -40,7 +41,9 @@ class Column:
     def read(self) -> NDArray[np.float64]:
         """The values, flat."""
         with open_file(self.file) as file:
-            values = np.asarray(file[self.dataset][()], np.float64).ravel()
+            data = file[self.dataset]
+            check_values(data.size * self.repeat * self.tile, f"{self.file}::{self.dataset}")
+            values = np.asarray(data[()], np.float64).ravel()
         if self.repeat > 1:
             values = np.repeat(values, self.repeat)
         return np.tile(values, self.tile) if self.tile > 1 else values

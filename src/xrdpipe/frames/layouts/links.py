@@ -9,7 +9,9 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 - registers the decompression filters of detectors
 
-from xrdpipe.errors import FrameError
+from xrdpipe.bounds import MOST_VALUES, check_values
+from xrdpipe.errors import FrameError, InputError
+from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.schema import FrameStatus
 
 MAX_LINKS = 20
@@ -142,6 +144,55 @@ def find_dataset(start: h5py.Group, name: str) -> h5py.Dataset | None:
     return item if isinstance(item, h5py.Dataset) else None
 
 
+def group_in(parent: h5py.Group, name: str) -> h5py.Group:
+    """The group of that name; raises InputError for a dataset, which ``in`` would read."""
+    item = parent[name]
+    if not isinstance(item, h5py.Group):
+        raise InputError(f"{parent.file.filename}: {parent.name.rstrip('/')}/{name} is no group.")
+    return item
+
+
+def whole(data: h5py.Dataset, most: int = MOST_VALUES) -> Any:
+    """All values of a dataset, of at most so many.
+
+    Raises
+    ------
+    InputError
+        If they are more than can be meant, or a virtual dataset is made of itself.
+    OSError
+        If they cannot be read.
+    """
+    check_values(data.size or 0, f"{data.file.filename}::{data.name}", most)
+    check_no_circle(data)
+    check_chunks(data)
+    return data[()]
+
+
+def check_no_circle(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ()) -> None:
+    """Raise InputError for a virtual dataset that leads back to itself: HDF5 follows it for ever.
+
+    Parameters
+    ----------
+    above
+        File and name of the datasets on the way to this one.
+    """
+    if not data.is_virtual:
+        return
+    own = data.file.filename
+    if (own, data.name) in above or len(above) > MAX_LINKS:
+        raise InputError(f"{own}::{data.name} is a virtual dataset that is made of itself.")
+    sources = {(source.file_name, source.dset_name) for source in data.virtual_sources()}
+    for name, dataset in sources:
+        try:
+            same = name == "." or as_written(beside(own, name)) == as_written(own)
+            file = data.file if same else open_linked(beside(own, name), dataset)
+            item = follow(file["/"], dataset)
+        except LostDatasetError:
+            continue
+        if isinstance(item, h5py.Dataset):
+            check_no_circle(item, (*above, (own, data.name)))
+
+
 def own_groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
     """Groups right below, without those behind links."""
     for name in group:
@@ -153,7 +204,10 @@ def own_groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
 
 def attribute(item: h5py.Group | h5py.Dataset | h5py.File, name: str) -> str:
     """A text attribute, or ``""``."""
-    value = item.attrs.get(name, "")
+    try:
+        value = item.attrs.get(name, "")
+    except (OSError, RuntimeError, TypeError):  # of a kind that NumPy does not have, or damaged
+        return ""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

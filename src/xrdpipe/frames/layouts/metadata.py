@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.frames.layouts.links import attribute, find_dataset
+from xrdpipe.bounds import LARGEST_FRAME
+from xrdpipe.frames.layouts.links import attribute, find_dataset, whole
 from xrdpipe.types import DetectorInfo, IntArray
 
 Exposure = NDArray[np.float64] | float | None
@@ -29,7 +30,7 @@ def text(group: h5py.Group | None, *names: str) -> str | None:
     for name in names:
         data = find_dataset(group, name) if group is not None else None
         if data is not None and data.dtype.kind in "SO" and data.size:
-            value = np.asarray(data[()]).ravel()[0]
+            value = data[(0,) * data.ndim]
             value = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             if value.strip():
                 return str(value.strip())
@@ -42,10 +43,10 @@ def number(group: h5py.Group | None, *names: str) -> float | None:
         data = find_dataset(group, name) if group is not None else None
         if data is None or not data.size:
             continue
-        value = np.asarray(data[()]).ravel()[0]
+        value = data[(0,) * data.ndim]
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
     return None
 
@@ -62,7 +63,7 @@ def quantity(
         if data is None or data.dtype.kind not in "uif" or not data.size:
             continue
         unit = (attribute(data, "units") or default).strip().lower()
-        values = np.asarray(data[()], np.float64).ravel()
+        values = np.asarray(whole(data), np.float64).ravel()
         if unit in units and (np.isfinite(values) & (values > 0)).any():
             return values * units[unit]
     return None
@@ -96,7 +97,7 @@ def pixel_mask(group: h5py.Group | None, names: Iterable[str]) -> IntArray | Non
         data = find_dataset(group, name) if group is not None else None
         if data is None or data.ndim < 2 or data.dtype.kind not in "uib" or not data.size:
             continue
-        planes = data[()].reshape(-1, *data.shape[-2:])
+        planes = whole(data, LARGEST_FRAME).reshape(-1, *data.shape[-2:])
         if planes.dtype.kind == "b":
             planes = planes.astype(np.uint8)
         return np.asarray(np.bitwise_or.reduce(planes, axis=0))

@@ -20,7 +20,14 @@ from xrdpipe.frames.layouts.layout import (
     distinct,
     holds_frames,
 )
-from xrdpipe.frames.layouts.links import attribute, find, find_dataset, find_group, own_groups
+from xrdpipe.frames.layouts.links import (
+    attribute,
+    find,
+    find_dataset,
+    find_group,
+    own_groups,
+    whole,
+)
 from xrdpipe.frames.layouts.metadata import detector_info, exposure, is_column
 from xrdpipe.frames.layouts.planes import Planes, planes_of
 from xrdpipe.schema import FrameStatus
@@ -115,7 +122,7 @@ def _with_uids(
             keys = find_dataset(group, name)
             if keys is None or keys.dtype.kind not in "uif" or keys.size != planes.size:
                 continue
-            empty = np.flatnonzero((np.asarray(keys[()]).ravel() == 0) & (planes.problem == 0))
+            empty = np.flatnonzero((np.asarray(whole(keys)).ravel() == 0) & (planes.problem == 0))
             problem, reason = planes.problem.copy(), dict(planes.reason)
             problem[empty] = FrameStatus.MISSING
             reason |= {

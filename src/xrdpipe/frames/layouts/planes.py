@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import check_frames, check_image
+from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.links import (
     MAX_LINKS,
     LostDatasetError,
@@ -157,7 +159,13 @@ def lost_planes(count: int, error: LostDatasetError) -> Planes:
 
 
 def planes_of(data: h5py.Dataset) -> Planes:
-    """All planes of a dataset, traced to the files that hold them."""
+    """All planes of a dataset, traced to the files that hold them.
+
+    Raises
+    ------
+    InputError
+        If it claims more than there can be.
+    """
     return _trace(data, {}, 0)
 
 
@@ -165,7 +173,12 @@ Known = dict[tuple[str, str], "Planes | LostDatasetError"]
 
 
 def _trace(data: h5py.Dataset, known: Known, depth: int) -> Planes:
-    if data.is_virtual and depth < MAX_LINKS:
+    where = f"{data.file.filename}::{data.name}"
+    check_image(data.shape[-2:], where)
+    check_frames(math.prod(data.shape[:-2]), where)
+    if data.is_virtual:
+        if depth == MAX_LINKS:
+            raise InputError(f"{where} is a virtual dataset that is made of itself.")
         return _virtual(data, known, depth)
     return _here(data)
 
@@ -266,6 +279,7 @@ def _virtual(data: h5py.Dataset, known: Known, depth: int) -> Planes:
         s.stored[0].shape in ((0, 0), data.shape[-2:]) for s in found
     )
     n = math.prod(shape[:-2])
+    check_frames(max(n, sum(part.into.size for part in parts)), data.file.filename)
     return (_of_whole_frames if whole else _of_pieces)(data, n, parts, sources)
 
 
