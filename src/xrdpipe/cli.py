@@ -117,7 +117,7 @@ class Reporter:
             self._bar.update(task, completed=self._seen, rate=f"{rate:.1f}/s{lost_text}")
         elif now - self._spoke > SECONDS_BETWEEN_LINES:
             self._spoke = now
-            left = (self._total - self._seen) / max(rate, 1e-9)
+            left = max(self._total - self._seen, 0) / max(rate, 1e-9)  # a total may be unknown
             if self._json:
                 self._say_event(
                     "progress",
@@ -332,6 +332,27 @@ def run_pipeline(
     check: typing.Annotated[
         bool, typer.Option("--check", help="Check the file and every option; run nothing.")
     ] = False,
+    follow: typing.Annotated[
+        bool,
+        typer.Option("--follow", help="Map frames as they come, until the scan is over."),
+    ] = False,
+    expect: typing.Annotated[
+        int | None, typer.Option(help="With --follow: the scan has so many frames.", metavar="N")
+    ] = None,
+    timeout: typing.Annotated[
+        float | None,
+        typer.Option(
+            help="With --follow: the scan is over after so many seconds without a new frame "
+            "(default: 60).",
+            metavar="S",
+        ),
+    ] = None,
+    end_marker: typing.Annotated[
+        str | None,
+        typer.Option(
+            help="With --follow: the scan is over once this file is there.", metavar="FILE"
+        ),
+    ] = None,
     log_json: typing.Annotated[
         bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
     ] = False,
@@ -342,7 +363,8 @@ def run_pipeline(
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.pipeline import load_pipeline, run_steps
+        from xrdpipe.pipeline import follow_steps, load_pipeline, run_steps
+        from xrdpipe.stages.live.ends import Ends
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
@@ -350,6 +372,10 @@ def run_pipeline(
         if check:
             names = ", ".join(step.name for step in steps)
             return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
+        if follow:
+            return follow_steps(steps, Ends(expect, timeout, end_marker), progress)
+        if (expect, timeout, end_marker) != (None, None, None):
+            raise OptionError("--expect, --timeout and --end-marker need --follow.")
         return run_steps(steps, progress)
 
     _carry_out(log_json, work)

@@ -6,17 +6,21 @@ A table is a step named after its stage, or has ``stage = "…"``.
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xrdpipe import config
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.masks import shipped_folder
 from xrdpipe.stages import run_stage
 from xrdpipe.types import Outcome, Progress
+
+if TYPE_CHECKING:
+    from xrdpipe.stages.live.ends import Ends
 
 STAGES = {name: kind for name, kind in config.STAGES.items() if name not in ("inspect", "validate")}
 
@@ -93,6 +97,78 @@ def run_steps(steps: list[Step], progress: Progress) -> Outcome:
         lost += outcome.lost
         summaries.append(outcome.summary)
     return Outcome(outcome.path, lost, "\n".join(filter(None, summaries)))
+
+
+def follow_steps(steps: list[Step], ends: Ends, progress: Progress) -> Outcome:
+    """Run steps while the frames are still being measured.
+
+    The first step that takes frames is followed until the scan is over, together with every map
+    of its patterns. Then it and the steps after it are run as usual, from the rows that are there.
+    Steps before it are run first.
+
+    Raises
+    ------
+    OptionError
+        If no step takes frames.
+    """
+    from xrdpipe.stages.live.follow import follow
+
+    at = next((n for n, step in enumerate(steps) if _takes_frames(step)), None)
+    if at is None:
+        raise OptionError(
+            "--follow: no step takes frames; expected [integrate], or [map] with a poni."
+        )
+    first, later = steps[at], steps[at + 1 :]
+    outcomes = [run_steps(steps[:at], progress)]
+    progress.note(f"── {first.name}, as frames come")
+    integration, maps = _integration_and_maps(first, later)
+    with follow(integration, maps, ends, progress) as followed:
+        settings = first.settings
+        if followed.restart:
+            settings = dataclasses.replace(cast("config.IntegrateConfig", settings), restart=True)
+        outcomes.append(run_stage(first.stage, settings, progress, followed.execution))
+        followed.integrated()
+        outcomes.append(run_steps(later, progress))
+        followed.mapped()
+    return Outcome(
+        next(outcome.path for outcome in reversed(outcomes) if outcome.path),
+        sum(outcome.lost for outcome in outcomes),
+        "\n".join(outcome.summary for outcome in outcomes if outcome.summary),
+    )
+
+
+def _takes_frames(step: Step) -> bool:
+    """Whether a step integrates frames."""
+    settings = step.settings
+    if isinstance(settings, config.MapConfig):
+        return settings.poni is not None
+    return isinstance(settings, config.IntegrateConfig)
+
+
+def _integration_and_maps(
+    first: Step, later: list[Step]
+) -> tuple[config.IntegrateConfig, list[tuple[config.MapConfig, Path]]]:
+    """How a step integrates its frames, and the maps made of its patterns with their files."""
+    from xrdpipe.nn.model_folder import find_model, read_card
+    from xrdpipe.stages.map import integration_of
+
+    maps = []
+    integration = first.settings
+    if isinstance(integration, config.MapConfig):
+        output = integration.output or Path("map.h5")
+        maps.append((integration, output))
+        integration = integration_of(integration, output, read_card(find_model(integration.model)))
+    assert isinstance(integration, config.IntegrateConfig)
+    patterns = (integration.output or Path("patterns.h5")).resolve()
+    for step in later:
+        settings = step.settings
+        if (
+            isinstance(settings, config.MapConfig)
+            and settings.poni is None
+            and [Path(name).resolve() for name in settings.patterns] == [patterns]
+        ):
+            maps.append((settings, settings.output or Path("map.h5")))
+    return integration, maps
 
 
 def _step(path: Path, name: str, table: Any, output: str, restart: bool) -> Step:

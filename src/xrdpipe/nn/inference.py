@@ -24,12 +24,12 @@ from xrdpipe.nn.networks import Network, make_network
 from xrdpipe.types import FloatArray
 
 BLOCK = 256
-"""Rows per call of the network, aligned to row 0, the last block padded: results then do not
-depend on how many rows are asked for (decision 22)."""
+"""Rows whose channels are built at once, aligned to row 0."""
 
 STRETCH = 32
-"""Rows that go through a network at once: its features then stay in the cache, which makes it
-twice as fast as a whole block."""
+"""Rows that go through a network at once, the last ones padded: results then do not depend on how
+many rows are asked for (decision 22). Its features stay in the cache, which makes it twice as fast
+as a whole block."""
 
 MAP_ROWS = 1024
 """Patterns of a map, evenly spaced, that its free components are found from."""
@@ -95,7 +95,8 @@ class Ensemble:
     ) -> NDArray[np.float64]:
         """Log-odds of up to 256 rows before calibration, shape (members, rows, K)."""
         views = build_channels(self.channels, intensity, coverage, spottiness)
-        padded = np.zeros((BLOCK, *views.shape[1:]), dtype=np.float32)
+        stretches = -(-len(views) // STRETCH)
+        padded = np.zeros((stretches * STRETCH, *views.shape[1:]), dtype=np.float32)
         padded[: len(views)] = views
         with torch.inference_mode():
             batch = torch.from_numpy(padded).to(self.device)

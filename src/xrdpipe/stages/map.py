@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import FloatArray, Outcome, Predictions, Progress
+from xrdpipe.types import FloatArray, Outcome, Patterns, Predictions, Progress
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
@@ -87,7 +88,7 @@ def run(
         card = model.card
         scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
-        decision = Decision(model, card, _prior(config, card), plan)
+        decision = Decision(model, card, prior_of(config, card), plan)
         key = _key(config, source, variant, model_sha256(folder))
         into_patterns = output.resolve() == patterns.resolve()
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
@@ -140,39 +141,50 @@ def run(
 
 def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
-    from xrdpipe.nn.inference import prior_shift
-
-    n_phases = len(decision.card.phases)
-    probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
-    spread = np.full_like(probability, np.nan)
-    unknown = np.full(source.n_rows, np.nan, np.float32)
-    status = source.status.astype(np.uint8).copy()
     patterns_of_map = (
         (first, patterns.intensity, patterns.coverage)
         for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan)
     )
     model = decision.model.for_map(source.n_rows, patterns_of_map)
+    decision = dataclasses.replace(decision, model=model)
     progress.start("map", source.n_rows)
-    for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
-        where = slice(first, first + patterns.intensity.shape[0])
-        usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
-        outside = (patterns.status == FrameStatus.OK) & ~usable
-        status[where][outside] = PixelStatus.OUTSIDE_GRID
-        block, width, strange = model.predict(
-            patterns.intensity, patterns.coverage, patterns.spottiness
-        )
-        if decision.prior != decision.card.prior:
-            block = prior_shift(block, decision.card.prior, decision.prior)
-        seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
-        failed = usable & ~np.isfinite(block).all(axis=1)
-        status[where][failed] = PixelStatus.MODEL_FAILED
-        good = (usable & ~failed)[:, None] & seen
-        probability[where] = np.where(good, block, np.nan)
-        spread[where] = np.where(good, width, np.nan)
-        unknown[where] = np.where(usable & ~failed, strange, np.nan)
+    found = []
+    for _, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
+        found.append(judge(patterns, decision))
         progress.advance(patterns.intensity.shape[0])
     progress.done()
-    return Predictions(probability, spread, unknown, status)
+    return Predictions(
+        np.concatenate([block.probability for block in found]),
+        np.concatenate([block.spread for block in found]),
+        np.concatenate([block.unknown for block in found]),
+        np.concatenate([block.status for block in found]),
+    )
+
+
+def judge(patterns: Patterns, decision: Decision) -> Predictions:
+    """What the model says of some patterns on its grid, and why it says nothing of others."""
+    from xrdpipe.nn.inference import prior_shift
+
+    measured = patterns.status == FrameStatus.OK
+    usable = measured & inside_grid(patterns.intensity)
+    probability, spread, unknown = decision.model.predict(
+        patterns.intensity, patterns.coverage, patterns.spottiness
+    )
+    if decision.prior != decision.card.prior:
+        probability = prior_shift(probability, decision.card.prior, decision.prior)
+    seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
+    failed = usable & ~np.isfinite(probability).all(axis=1)
+    status = patterns.status.astype(np.uint8)
+    status[measured & ~usable] = PixelStatus.OUTSIDE_GRID
+    status[failed] = PixelStatus.MODEL_FAILED
+    judged = usable & ~failed
+    good = judged[:, None] & seen
+    return Predictions(
+        np.where(good, probability, np.nan).astype(np.float32),
+        np.where(good, spread, np.nan).astype(np.float32),
+        np.where(judged, unknown, np.nan).astype(np.float32),
+        status,
+    )
 
 
 def together(masked: Predictions, unmasked: Predictions) -> Predictions:
@@ -222,26 +234,26 @@ def _patterns_path(
         return path
     _check_before_integrating(config, card, progress)
     import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
+    outcome = integrate.run(integration_of(config, output, card), progress, execution)
+    progress.note(outcome.summary)
+    return Path(outcome.path)
+
+
+def integration_of(config: MapConfig, output: Path, card: ModelCard) -> IntegrateConfig:
+    """How the frames of a map in one pass are integrated, into ``NAME_patterns.h5`` beside it."""
     stem = output.stem.removesuffix("_map")
-    path = output.with_name(f"{stem}_patterns.h5")
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
     variant = config.variant or "masked"
     # Where outliers are rejected anyway, what they carried costs little and the model may see it.
     rejecting = variant != "unmasked" and config.reject != "none"
     settings["spottiness"] |= rejecting and "spottiness" in card.channels
-    outcome = integrate.run(
-        IntegrateConfig(
-            frames=config.patterns,
-            output=path,
-            variant=variant,
-            **settings,
-        ),
-        progress,
-        execution,
+    return IntegrateConfig(
+        frames=config.patterns,
+        output=output.with_name(f"{stem}_patterns.h5"),
+        variant=variant,
+        **settings,
     )
-    progress.note(outcome.summary)
-    return path
 
 
 def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
@@ -261,7 +273,8 @@ def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Prog
     check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
 
 
-def _prior(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+def prior_of(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
+    """The prior presence probability of each phase: the option's, else the model's."""
     if config.prior is None:
         return card.prior
     if len(config.prior) == 1:

@@ -63,6 +63,8 @@ class Block:
     time: float
 
 
+PART_SUFFIX = ".part"
+
 KEY_FILE = "run.json"
 """In the folder: what the rows depend on."""
 
@@ -115,11 +117,19 @@ class PartFolder:
     writer
         A process that does a share of the rows beside others has a name, and a file of blocks of
         that name; without one, the folder is this process's alone.
+    suffix
+        Of the folder, where it is not ``.part``.
     """
 
-    def __init__(self, output: Path, columns: Mapping[str, Column], writer: str = "") -> None:
+    def __init__(
+        self,
+        output: Path,
+        columns: Mapping[str, Column],
+        writer: str = "",
+        suffix: str = PART_SUFFIX,
+    ) -> None:
         self.output = output
-        self.folder = part_folder(output)
+        self.folder = output.with_name(output.name + suffix)
         self._columns = dict(columns)
         self._writer = writer
         self._own = self.folder / (f"rows-{writer}.bin" if writer else "rows.bin")
@@ -199,14 +209,28 @@ class PartFolder:
                 yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
                 end = past
 
+    def block(self, number: int) -> Rows:
+        """One block by the order in which blocks were appended."""
+        block = self._known[number]
+        with block.file.open("rb") as stream:
+            return self._read(stream, block)
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self._known)
+
+    def discard(self) -> None:
+        """Remove the folder and let go of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._locks.close()
+
     def finish(self, written: Path) -> None:
         """Move the finished file into place and remove the folder."""
         with written.open("rb") as stream:
             os.fsync(stream.fileno())  # else a power cut could leave neither it nor the blocks
         written.replace(self.output)
         _sync_folder(self.output.parent)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._locks.close()
+        self.discard()
 
     def _lock(self) -> None:
         """Keep others from writing: all of them, or those of the same name."""
@@ -277,7 +301,7 @@ class PartFolder:
 
 def part_folder(output: Path) -> Path:
     """Where the unfinished work of an output lies."""
-    return output.with_name(output.name + ".part")
+    return output.with_name(output.name + PART_SUFFIX)
 
 
 def whole_blocks(folder: Path) -> list[Block]:
