@@ -119,7 +119,7 @@ class KeptRows:
                     )
                 )
             )
-            yield arrivals, rows
+            yield arrivals, {name: rows[name] for name in self._columns}
 
     def keep(self, arrivals: list[Arrival], rows: Rows, digests: list[str], divisor: float) -> None:
         """Write rows of frames, safely on disk when this returns."""
@@ -204,8 +204,8 @@ class KeptRows:
 
 def usable(rows: Rows) -> NDArray[np.bool_]:
     """Rows that are kept: of good frames that were read at once, as a later run would read them."""
-    good = (rows["status"] == FrameStatus.OK) & (rows["flags"] & FrameFlag.RETRIED == 0)
-    return np.asarray(good, bool)
+    good: NDArray[np.bool_] = rows["status"] == FrameStatus.OK
+    return good & (rows["flags"] & FrameFlag.RETRIED == 0)
 
 
 def live_key(job: Job) -> dict[str, Any]:
