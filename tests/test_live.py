@@ -16,11 +16,16 @@ import pytest
 
 from h5compare import differences
 from known_frames import rings, write_image
-from xrdpipe.errors import InputMissingError, InterruptedRunError, OptionError, OutputExistsError
+from xrdpipe.cli import main
+from xrdpipe.config import ScanOptions
+from xrdpipe.errors import InputError, InputMissingError, OptionError, OutputExistsError
+from xrdpipe.frames import open_frames
 from xrdpipe.pipeline import follow_steps, load_pipeline, run_steps
 from xrdpipe.schema import FrameStatus
+from xrdpipe.stages.live import trials
 from xrdpipe.stages.live.arrivals import FileWatch
 from xrdpipe.stages.live.ends import Ends
+from xrdpipe.stages.live.placing import Placing
 from xrdpipe.types import Progress
 
 NY, NX = 3, 4
@@ -296,7 +301,9 @@ def test_files_that_are_written_slowly_and_one_that_never_is(tmp_path, poni, inc
     same_as_batch(tmp_path)
 
 
-def test_frames_that_are_there_already_and_a_scan_that_stops_early(tmp_path, poni, incoming, images):
+def test_frames_that_are_there_already_and_a_scan_that_stops_early(
+    tmp_path, poni, incoming, images
+):
     """Frames 11 and 12 never come; a second map takes the same patterns."""
     for number in range(1, 11):
         put(incoming, number, images[number])
@@ -362,3 +369,161 @@ def test_an_hdf5_file_that_grows(tmp_path, poni, images, way):
     same_as_batch(tmp_path)
     with h5py.File(tmp_path / "followed" / "map_live.h5", "r", swmr=True) as view:
         assert view["entry/phase_map/frame"][()].ravel().tolist() == list(range(FRAMES))
+
+
+def looked(watch):
+    """Names of the files that a look finds."""
+    arrivals = watch.look()
+    return [] if arrivals is None else [Path(a.frame[0]).name for a in arrivals.frames]
+
+
+def test_a_look_finds_what_is_new_or_has_changed(incoming, images):
+    put(incoming, 1, images[1])
+    notes = Notes()
+    watch = FileWatch([str(incoming)], open_frames(incoming), notes.progress.note)
+    put(incoming, 3, images[3])
+    time.sleep(0.03)  # younger files may change again unseen
+    arrivals = watch.look()
+    assert [arrival.numbers for arrival in arrivals.frames] == [(1,), (3,)]
+    for arrival in arrivals.frames:
+        watch.used(arrival)
+    assert looked(watch) == []
+    for aside in (".frame_0002.tif", "frame_0002.tif.tmp", "frame_0002.tif.part", "dark_1.tif",
+                  "frame_0003 (1).tif", "notes.txt"):  # fmt: skip
+        (incoming / aside).write_bytes(b"x")
+    assert looked(watch) == []
+    said = sorted(notes.texts)
+    assert len(said) == 2
+    assert f"left out: {incoming / 'dark_1.tif'} is no frame of the series" in said[0]
+    assert "frame_0003 (1).tif" in said[1]
+    put(incoming, 3, images[4])
+    time.sleep(0.03)
+    assert looked(watch) == ["frame_0003.tif"]
+    (incoming / "frame_0002.tif").write_bytes(b"torn")
+    time.sleep(0.03)
+    assert sorted(looked(watch)) == ["frame_0002.tif", "frame_0003.tif"]
+
+
+def test_a_refused_frame_is_tried_again_until_its_file_is_still():
+    tries = trials.Trials()
+    frame, now, seen = ("a", 0), 100.0, []
+    while not seen or not seen[-1][1]:
+        if tries.due(frame, (1, 1), now):
+            seen.append((now - 100, tries.refused(frame, (1, 1), now)))
+        now += 0.01
+    assert trials.STILL <= seen[-1][0] < 2 * trials.STILL
+    assert len(seen) < 8
+    assert tries.waiting == 0
+    assert not tries.due(frame, (1, 1), now + 1000)
+    assert tries.due(frame, (2, 2), now + 1000)
+    assert not tries.refused(frame, (2, 2), now + 1000)
+
+
+def test_frames_are_placed_by_number_whatever_comes_first():
+    placing = Placing(ScanOptions(scan_shape=(2, 3), snake=True))
+    for number in (5, 1, 6):
+        placing.add((17, number))  # the scan's number is the same in all names
+    scan, numbers = placing.place()
+    assert numbers.tolist() == [[1, -1, -1], [6, 5, -1]]
+    assert scan.frame_index.tolist() == [[1, -1, -1], [2, 0, -1]]
+    placing.add((17, 0))  # so they are counted from 0; the last one is too many
+    assert placing.place()[1].tolist() == [[0, 1, -1], [5, -1, -1]]
+    named = Placing(ScanOptions(scan_shape=(2, 3), first_number=5))
+    named.add((5,))
+    assert named.place()[1].tolist() == [[5, -1, -1], [-1, -1, -1]]
+
+
+def test_without_a_shape_frames_form_a_row_that_grows():
+    placing = Placing(ScanOptions(snake=False))
+    assert placing.shape == (1, 64)
+    for number in range(100, 180):
+        placing.add((number,))
+    assert placing.shape == (1, 128)
+    assert placing.place()[1][0, :80].tolist() == list(range(100, 180))
+    assert Placing(ScanOptions(), 12).shape == (1, 12)
+
+
+def test_a_map_without_a_shape(tmp_path, poni, incoming, images):
+    for number in (1, 2, 3):
+        put(incoming, number, images[number])
+    path = pipeline(tmp_path, poni, incoming)
+    path.write_text(path.read_text().replace(f'scan_shape = "{NY}x{NX}"\n', ""))
+    notes = Notes()
+    follow(path, Ends(timeout=1), notes)
+    assert "shown in one row until the scan is complete" in notes
+    assert status_of(tmp_path / "result" / "map_live.h5")[:4].tolist() == [1, 1, 1, 0]
+    assert status_of(tmp_path / "result" / "map.h5").tolist() == [1, 1, 1]
+
+
+def test_frames_to_a_map_in_one_step(tmp_path, poni, incoming, images):
+    for number in images:
+        put(incoming, number, images[number])
+    (tmp_path / "result").mkdir()
+    (tmp_path / "pipeline.toml").write_text(
+        f"""
+[map]
+patterns = ["{incoming}"]
+poni = "{poni}"
+scan_shape = "{NY}x{NX}"
+output = "{tmp_path}/result/scan_map.h5"
+"""
+    )
+    notes = Notes()
+    follow(tmp_path / "pipeline.toml", Ends(expect=FRAMES), notes)
+    assert f"{FRAMES} of {FRAMES} frames were integrated as they came" in notes
+    assert (tmp_path / "result" / "scan_map.png").stat().st_size > 10_000
+    (tmp_path / "result").rename(tmp_path / "followed")
+    (tmp_path / "result").mkdir()
+    run_steps(load_pipeline(str(tmp_path / "pipeline.toml")), Progress())
+    for file in ("scan_patterns.h5", "scan_map.h5"):
+        assert differences(tmp_path / "followed" / file, tmp_path / "result" / file) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ('integrate.monitor=["ic1"]', OptionError, "monitor ic1 as they come"),
+        ("integrate.poni=absent.poni", InputMissingError, "absent.poni does not exist"),
+        ("map.variant=unmasked", InputError, "needs the unmasked variant"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(
+    tmp_path, poni, incoming, images, change, error, message
+):
+    put(incoming, 1, images[1])
+    steps = load_pipeline(str(pipeline(tmp_path, poni, incoming)), (change,))
+    with pytest.raises(error, match=message):
+        follow_steps(steps, Ends(expect=1), Progress())
+
+
+def test_nothing_of_another_is_replaced_and_a_scan_may_end_without_frames(
+    tmp_path, poni, incoming, images
+):
+    marker = tmp_path / "done"
+    marker.touch()
+    path = pipeline(tmp_path, poni, incoming)
+    with pytest.raises(InputMissingError, match="says that the scan is over, but no frame"):
+        follow(path, Ends(marker=marker))
+    put(incoming, 1, images[1])
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "map.h5").write_text("precious")
+    with pytest.raises(OutputExistsError, match="is no partial map"):
+        follow(path, Ends(marker=marker))
+    assert (tmp_path / "result" / "map.h5").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--expect", "5"], "need --follow"),
+        (["--follow", "--expect", "0"], "--expect 0: expected a number of frames"),
+        (["--follow", "--timeout", "0"], "--timeout 0: expected seconds"),
+        (["--follow"], "no step takes frames"),
+    ],
+)
+def test_options_of_the_command(tmp_path, capsys, options, message):
+    (tmp_path / "p.toml").write_text("[evaluate]\nmap = 'm.h5'\ntruth = 't.h5'\n")
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(tmp_path / "p.toml"), *options])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -286,6 +287,21 @@ def prior_shift(
     clipped = np.clip(np.asarray(probability, dtype=float), tiny, 1 - tiny)
     shift = np.log(after / (1 - after)) - np.log(before / (1 - before))
     return logistic(np.log(clipped / (1 - clipped)) + shift).astype(np.float32)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread.
+
+    For a few rows more gain nothing, and wait for each other where other processes keep the cores
+    busy: ten times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name: str = "auto") -> torch.device:

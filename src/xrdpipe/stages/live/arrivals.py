@@ -240,7 +240,7 @@ class FileWatch:
                 yield file
 
     def _settled(self, file: str) -> Stamp | None:
-        """The file's stamp; None if it is gone, or changed so short ago that a change could hide."""
+        """Its stamp; None if it is gone, or changed so recently that a change could hide."""
         stamp = _stamp(file)
         if stamp is None:
             self._known.discard(file)

@@ -20,6 +20,7 @@ from xrdpipe.errors import (
     OptionError,
 )
 from xrdpipe.frames import open_frames
+from xrdpipe.nn.model_folder import find_model
 from xrdpipe.schema import LOST
 from xrdpipe.stages.integrate import first_frame, prepare
 from xrdpipe.stages.job import Job
@@ -115,7 +116,11 @@ def follow(
         )
     if not config.poni.is_file():
         raise InputMissingError(f"{config.poni} does not exist; expected a geometry file.")
+    from xrdpipe.nn.inference import load_model  # torch, which takes seconds
+
     output = config.output or Path("patterns.h5")
+    # Before the first frame comes, so that it need not wait.
+    models = [load_model(find_model(each.model), each.device) for each, _ in maps]
     with ExitStack() as opened, stopping() as stop:
         _wait_for_first(config, ends, stop, progress.note)
         job = prepare(config, progress)
@@ -132,8 +137,8 @@ def follow(
         # An HDF5 file that stays open would be shown as it was when it was opened.
         job = dataclasses.replace(job, source=cast(FrameSource, None))
         growing = []
-        for each, path in maps:
-            growing.append(GrowingMap(each, path, job, ends.expect, progress.note))
+        for (each, path), model in zip(maps, models, strict=True):
+            growing.append(GrowingMap(each, path, model, job, ends.expect, progress.note))
             opened.callback(growing[-1].close)
         loop = _Loop(job, watch, rows, tuple(growing), divisor, ends, progress, stop)
         loop.run()

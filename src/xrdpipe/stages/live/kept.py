@@ -204,8 +204,8 @@ class KeptRows:
 
 def usable(rows: Rows) -> NDArray[np.bool_]:
     """Rows that are kept: of good frames that were read at once, as a later run would read them."""
-    good: NDArray[np.bool_] = rows["status"] == FrameStatus.OK
-    return good & (rows["flags"] & FrameFlag.RETRIED == 0)
+    retried = (rows["flags"] & FrameFlag.RETRIED) != 0
+    return np.asarray((rows["status"] == FrameStatus.OK) & ~retried, np.bool_)
 
 
 def live_key(job: Job) -> dict[str, Any]:
@@ -239,4 +239,4 @@ def _digest_of(job: Job, row: int) -> str:
 
 def _breaks(rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Where a new block begins: as in a run that integrates them."""
-    return (np.diff(rows) != 1) | (rows[1:] % BLOCK_ROWS == 0)
+    return np.asarray((np.diff(rows) != 1) | (rows[1:] % BLOCK_ROWS == 0), np.bool_)

@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from xrdpipe.config import MapConfig
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.maps import PhaseMap, assemble
-from xrdpipe.nn.model_folder import find_model
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import plan_resampling, resample
 from xrdpipe.schema import NO_RESULT, PRESENT, UNDECIDED, UNITS, FrameStatus
@@ -29,6 +29,9 @@ from xrdpipe.store.maps import KEY_PATH, MapHeader, read_map, write_map
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.parts import Rows
 from xrdpipe.types import Patterns, Predictions
+
+if TYPE_CHECKING:
+    from xrdpipe.nn.inference import Model
 
 SHOW_EVERY = 0.2
 """Least seconds between two updates of the view; an update may cost a tenth of the time."""
@@ -50,8 +53,8 @@ class GrowingMap:
 
     Parameters
     ----------
-    config, output
-        Of the map step, and its file.
+    config, output, model
+        Of the map step, its file, and the model it names, loaded.
     job
         What is decided of the integration.
     expected
@@ -69,17 +72,15 @@ class GrowingMap:
         self,
         config: MapConfig,
         output: Path,
+        model: Model,
         job: Job,
         expected: int | None,
         note: Callable[[str], None],
     ) -> None:
-        from xrdpipe.nn.inference import load_model
-
         header = job.header
         self._config, self._output, self._job = config, output, job
         self._variants = _variants(config.variant, header.variants)
         self._in_patterns = output.resolve() == Path(config.patterns[0]).resolve()
-        model = load_model(find_model(config.model), config.device)
         card = model.card
         edges = job.binning.two_theta_edges(job.geometry.wavelength)
         check_reach(edges, job.geometry.wavelength, card.grid)
@@ -210,20 +211,17 @@ class GrowingMap:
         self._view.finish()
 
     def _judge(self) -> None:
+        from xrdpipe.nn.inference import STRETCH, one_thread
+
         frames, rows = self._queue.popleft()
         while self._queue and frames.size + self._queue[0][0].size <= AT_ONCE:
             more, others = self._queue.popleft()
             frames = np.concatenate([frames, more])
             rows = {name: np.concatenate([values, others[name]]) for name, values in rows.items()}
-        judged = [
-            judge(
-                resample(
-                    self._patterns(rows, variant), self._decision.card.grid, self._decision.plan
-                ),
-                self._decision,
-            )
-            for variant in self._variants
-        ]
+        grid, plan = self._decision.card.grid, self._decision.plan
+        on_grid = [resample(self._patterns(rows, v), grid, plan) for v in self._variants]
+        with one_thread() if frames.size <= STRETCH else nullcontext():
+            judged = [judge(patterns, self._decision) for patterns in on_grid]
         found = judged[0] if len(judged) == 1 else together(*judged)
         for name in ("probability", "spread", "unknown", "status"):
             getattr(self._found, name)[frames] = getattr(found, name)
