@@ -155,6 +155,7 @@ def followed(options: argparse.Namespace, stored: Series, work: Path) -> dict[st
     if run.wait() not in (0, None):
         raise SystemExit((work / "live.log").read_text())
     ended = time.monotonic() - begun - wrote
+    load = os.getloadavg()[0]
     reader.wait()
     log.close()
     seen = json.loads(noted.read_text())
@@ -163,6 +164,7 @@ def followed(options: argparse.Namespace, stored: Series, work: Path) -> dict[st
     return {
         "rate_written": round(options.frames / wrote, 2),
         "seconds_from_last_frame_to_final_files": round(ended, 2),
+        "load_average_at_the_end": round(load, 1),
         "latency": [round(value, 3) for value in latency],
         **{name: seen[name] for name in ("opened", "failed", "backwards")},
     }
@@ -234,7 +236,8 @@ def table(found: dict[str, Any]) -> str:
     lines = ["| | |", "|---|---|", *(f"| {left} | {right} |" for left, right in rows), ""]
     lines.append(
         f"{settings['detector']}, {settings['format']}, masked, with spottiness and the shipped "
-        f"model; {computer['processor']}, {computer['cores']} cores, {found['date']}."
+        f"model; {computer['processor']}, {computer['cores']} cores, on which the load was "
+        f"{live['load_average_at_the_end']:.1f}, {found['date']}."
     )
     return "\n".join(lines)
 

@@ -527,3 +527,37 @@ def test_options_of_the_command(tmp_path, capsys, options, message):
         main(["run", str(tmp_path / "p.toml"), *options])
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_eiger_master_whose_data_files_appear_later(tmp_path, poni, incoming, images):
+    """Three data files of four frames; the second comes last."""
+    master = incoming / "scan_master.h5"
+
+    def write():
+        with h5py.File(incoming / ".master", "w") as file:
+            data = file.create_group("entry/data")
+            for part in (1, 2, 3):
+                data[f"data_00000{part}"] = h5py.ExternalLink(
+                    f"scan_data_00000{part}.h5", "/entry/data/data"
+                )
+            file["entry/instrument/detector/detectorSpecific/nimages"] = FRAMES
+        (incoming / ".master").rename(master)
+        for part in (1, 3, 2):
+            time.sleep(0.3)
+            first = 4 * part - 3
+            with h5py.File(incoming / ".data", "w") as file:
+                stack = np.stack([images[first + n] for n in range(4)])
+                data = file.create_dataset(
+                    "entry/data/data", data=stack, chunks=(1, *stack[0].shape)
+                )
+                data.attrs["image_nr_low"] = first
+                data.attrs["image_nr_high"] = first + 3
+            (incoming / ".data").rename(incoming / f"scan_data_00000{part}.h5")
+
+    notes = Notes()
+    with Writer(write):
+        follow(pipeline(tmp_path, poni, master), Ends(expect=FRAMES, timeout=20), notes)
+    assert f"{FRAMES} of {FRAMES} frames were integrated as they came" in notes
+    with h5py.File(tmp_path / "result" / "map_live.h5", "r", swmr=True) as view:
+        assert view["entry/phase_map/frame"][()].ravel().tolist() == list(range(1, FRAMES + 1))
+    same_as_batch(tmp_path)
