@@ -291,10 +291,9 @@ def prior_shift(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread.
+    """Let torch use one thread: several wait for each other where others keep the cores busy.
 
-    For a few rows more gain nothing, and wait for each other where other processes keep the cores
-    busy: ten times as long.
+    A few rows then take ten times as long.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

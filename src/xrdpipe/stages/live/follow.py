@@ -22,6 +22,7 @@ from xrdpipe.errors import (
 from xrdpipe.frames import open_frames
 from xrdpipe.nn.model_folder import find_model
 from xrdpipe.schema import LOST
+from xrdpipe.stages.ahead import import_ahead
 from xrdpipe.stages.integrate import first_frame, prepare
 from xrdpipe.stages.job import Job
 from xrdpipe.stages.live.arrivals import (
@@ -121,6 +122,11 @@ def follow(
     output = config.output or Path("patterns.h5")
     # Before the first frame comes, so that it need not wait.
     models = [load_model(find_model(each.model), each.device) for each, _ in maps]
+    for model in models:
+        some = np.ones((1, model.card.grid.size), np.float32)
+        model.predict(some, some, some)  # the first call is a slow one
+    if any(each.png for each, _ in maps):
+        import_ahead("matplotlib.figure")
     with ExitStack() as opened, stopping() as stop:
         _wait_for_first(config, ends, stop, progress.note)
         job = prepare(config, progress)

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,7 +210,7 @@ class GrowingMap:
         self._view.finish()
 
     def _judge(self) -> None:
-        from xrdpipe.nn.inference import STRETCH, one_thread
+        from xrdpipe.nn.inference import one_thread
 
         frames, rows = self._queue.popleft()
         while self._queue and frames.size + self._queue[0][0].size <= AT_ONCE:
@@ -220,7 +219,7 @@ class GrowingMap:
             rows = {name: np.concatenate([values, others[name]]) for name, values in rows.items()}
         grid, plan = self._decision.card.grid, self._decision.plan
         on_grid = [resample(self._patterns(rows, v), grid, plan) for v in self._variants]
-        with one_thread() if frames.size <= STRETCH else nullcontext():
+        with one_thread():
             judged = [judge(patterns, self._decision) for patterns in on_grid]
         found = judged[0] if len(judged) == 1 else together(*judged)
         for name in ("probability", "spread", "unknown", "status"):
