@@ -16,6 +16,7 @@ LAYERS = [
     {"errors", "types", "schema", "config", "quiet", "__init__"},
     {
         "masks",
+        "placeholders",
         "resampling",
         "scan",
         "scan_grid",
@@ -34,7 +35,7 @@ LAYERS = [
     {"nn"},
     {"store", "pictures", "training_pictures"},
     {"stages"},
-    {"pipeline"},
+    {"pipeline", "campaign"},
     {"cli"},
 ]
 

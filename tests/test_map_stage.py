@@ -11,12 +11,14 @@ from silx.io.nxdata import NXdata, get_default
 
 import xrdpipe
 from h5compare import content, differences
+from xrdpipe.config import MapConfig
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import InputError, OptionError, OutputExistsError
 from xrdpipe.nn.model_folder import find_model, phase_library, read_card
 from xrdpipe.nn.stream import Stream, draw_chosen
 from xrdpipe.phases import distractor_phases
 from xrdpipe.schema import FrameStatus, PixelStatus
+from xrdpipe.stages import map as map_stage
 from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Progress
 
@@ -467,3 +469,14 @@ def test_a_table_of_positions_belongs_to_the_run(patterns, tmp_path):
     write(3 - column)
     with pytest.raises(OutputExistsError, match="positions"):
         map_of(patterns, tmp_path / "m.h5", positions=f"{table}::a,b")
+
+
+def test_the_time_of_each_kind_of_work_is_told(patterns, tmp_path):
+    events = []
+    progress = Progress(event=lambda kind, content: events.append((kind, content)))
+    config = MapConfig(patterns=(str(patterns),), output=tmp_path / "m.h5")
+    map_stage.run(config, progress)
+    ((kind, content),) = events
+    assert (kind, content["stage"]) == ("times", "map")
+    assert set(content["seconds"]) == {"resample", "infer", "write", "draw"}
+    assert all(seconds > 0 for seconds in content["seconds"].values())

@@ -106,8 +106,8 @@ def test_a_run_killed_while_the_file_is_written_integrates_nothing_again(
 ):
     xrdpipe.integrate(**settings, output=tmp_path / "whole.h5")
 
-    def die(path, header, blocks):
-        path.write_bytes(b"half a file")
+    def die(path, header, blocks, kept):
+        path.with_name(path.name + ".writing").write_bytes(b"half a file")
         raise KilledError
 
     with monkeypatch.context() as patched:

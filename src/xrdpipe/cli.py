@@ -51,6 +51,7 @@ EXAMPLES = {
     "collect": "xrdpipe collect lab/*.xye --wavelength 1.5418 -o patterns.h5",
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
+    "status": "xrdpipe status result/",
 }
 
 
@@ -152,7 +153,11 @@ class Reporter:
         """Say how it ended."""
         if self._json:
             self._say_event(
-                "outcome", path=str(outcome.path), lost=outcome.lost, summary=outcome.summary
+                "outcome",
+                path=str(outcome.path),
+                lost=outcome.lost,
+                summary=outcome.summary,
+                **{name: outcome.details[name] for name in ("scans",) if name in outcome.details},
             )
         elif "table" in outcome.details and sys.stdout.isatty():
             _print_table(str(outcome.path), outcome.details["table"])
@@ -218,6 +223,8 @@ def _carry_out(log_json: bool, work: Callable[[Progress], Outcome]) -> None:
         raise typer.Exit(EXIT_BUG) from error
     reporter.done()
     reporter.finish(outcome)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
     if outcome.lost:
         raise typer.Exit(EXIT_LOST_FRAMES)
 
@@ -319,6 +326,16 @@ def run_pipeline(
     pipeline: typing.Annotated[
         str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
     ],
+    more: typing.Annotated[list[str] | None, typer.Argument(hidden=True, metavar="PATH")] = None,
+    scan: typing.Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scan",
+            help="Scan to run the steps for: a folder, an HDF5 file, or a glob. May be given "
+            "several times; scans are run one after the other.",
+            metavar="PATH",
+        ),
+    ] = None,
     set_: typing.Annotated[
         list[str] | None,
         typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE"),
@@ -330,7 +347,8 @@ def run_pipeline(
         bool, typer.Option("--resume", help="Continue earlier work (this is the default).")
     ] = False,
     check: typing.Annotated[
-        bool, typer.Option("--check", help="Check the file and every option; run nothing.")
+        bool,
+        typer.Option("--check", help="Check every option and input of every step; run nothing."),
     ] = False,
     follow: typing.Annotated[
         bool,
@@ -357,26 +375,41 @@ def run_pipeline(
         bool, typer.Option("--log-json", help="One JSON line per event, for batch jobs.")
     ] = False,
 ) -> None:
-    """Run the steps of a pipeline file in order.
+    """Run the steps of a pipeline file in order, for one scan or many.
 
     Example: xrdpipe run demo --set simulate.seed=8
+
+    Example: xrdpipe run masked --scan 'raw/scan_*' --set integrate.poni=ceo2.poni
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.pipeline import follow_steps, load_pipeline, run_steps
+        from xrdpipe import campaign
+        from xrdpipe.pipeline import follow_steps, read_pipeline, run_steps
         from xrdpipe.stages.live.ends import Ends
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
-        steps = load_pipeline(pipeline, tuple(set_ or ()), restart)
-        if check:
-            names = ", ".join(step.name for step in steps)
-            return Outcome(pipeline, 0, f"{pipeline}: {len(steps)} steps are well formed ({names})")
-        if follow:
-            return follow_steps(steps, Ends(expect, timeout, end_marker), progress)
-        if (expect, timeout, end_marker) != (None, None, None):
+        if more and not scan:
+            raise OptionError(f"'{more[0]}' is one argument too many; scans follow --scan.")
+        if not follow and (expect, timeout, end_marker) != (None, None, None):
             raise OptionError("--expect, --timeout and --end-marker need --follow.")
-        return run_steps(steps, progress)
+        file = read_pipeline(pipeline, set_ or ())
+        if not scan:
+            steps = file.steps(restart=restart)
+            if check:
+                return campaign.check_scans([(None, steps)], progress)
+            if follow:
+                return follow_steps(steps, Ends(expect, timeout, end_marker), progress)
+            return run_steps(steps, progress)
+        # An unquoted glob arrives as one value of --scan and further arguments.
+        planned = campaign.plan_scans(file, campaign.find_scans([*scan, *(more or ())]), restart)
+        if check:
+            return campaign.check_scans(planned, progress)
+        if follow:
+            if len(planned) > 1:
+                raise OptionError(f"--follow takes one --scan at a time, got {len(planned)}.")
+            return follow_steps(planned[0][1], Ends(expect, timeout, end_marker), progress)
+        return campaign.run_scans(planned, progress)
 
     _carry_out(log_json, work)
 

@@ -884,6 +884,18 @@ class ValidateConfig(Config):
     file: Path = option("Patterns, map, model folder or truth file.", argument=True, metavar="FILE")
 
 
+@dataclass(frozen=True)
+class StatusConfig(Config):
+    """Say where a run stands, from its files alone: also one that runs elsewhere, or died."""
+
+    output: Path = option(
+        "Patterns, map, mask or model that a run writes or wrote, or a folder of them.",
+        argument=True,
+        metavar="OUTPUT",
+    )
+    json: bool = option("Print the answer as JSON.", False)
+
+
 STAGES: dict[str, type[Config]] = {
     "integrate": IntegrateConfig,
     "resample": ResampleConfig,
@@ -896,6 +908,7 @@ STAGES: dict[str, type[Config]] = {
     "collect": CollectConfig,
     "mask": MaskConfig,
     "validate": ValidateConfig,
+    "status": StatusConfig,
 }
 """Every stage and its options; the faces are made from this table."""
 

@@ -1,43 +1,187 @@
 """Pipelines: a TOML file whose tables are steps, run in order (files are the wires).
 
-``[pipeline]`` may hold ``output``, a folder that every ``{output}`` in the steps stands for.
-A table is a step named after its stage, or has ``stage = "…"``.
+``[pipeline]`` may hold ``title`` and ``output``, a folder that every ``{output}`` in the steps
+stands for. A table is a step named after its stage, or has ``stage = "…"``.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from xrdpipe import config
 from xrdpipe.errors import InputError, InputMissingError, OptionError, did_you_mean
 from xrdpipe.masks import shipped_folder
+from xrdpipe.placeholders import filled, used
 from xrdpipe.stages import run_stage
+from xrdpipe.store.nexus import in_pipeline
 from xrdpipe.types import Outcome, Progress
 
 if TYPE_CHECKING:
     from xrdpipe.stages.live.ends import Ends
+    from xrdpipe.stages.reduction import Execution
 
-STAGES = {name: kind for name, kind in config.STAGES.items() if name not in ("inspect", "validate")}
+LOOK_ONLY = ("inspect", "validate", "status")
+"""Commands that make nothing, and so are no steps."""
+
+STAGES = {name: kind for name, kind in config.STAGES.items() if name not in LOOK_ONLY}
+
+READS_FRAMES = {"integrate": "frames", "map": "patterns", "mask": "frames", "collect": "patterns"}
+"""Stages that may read what was measured, and the option that names it (map: with ``poni``)."""
+
+HEAD = ("output", "title")
+"""What ``[pipeline]`` may hold."""
+
+
+@dataclass(frozen=True)
+class ScanName:
+    """A scan that was given: its path as it was written, and its name."""
+
+    path: str
+    name: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: its name in the file, its stage, its configuration."""
+    """One step: its name in the file, its stage, its configuration.
+
+    ``record`` says which step of which pipeline it is; the outputs keep it.
+    """
 
     name: str
     stage: str
     settings: config.Config
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_pipeline(
-    reference: str, changes: tuple[str, ...] = (), restart: bool = False
-) -> list[Step]:
-    """Read a pipeline file and check every option of every step.
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file, changes applied, placeholders still open.
+
+    Parameters
+    ----------
+    path, sha256
+        The file, and the hash of its text.
+    changes
+        As ``--set`` gave them.
+    title, output
+        Of the table ``[pipeline]``.
+    tables
+        Step → options.
+    """
+
+    path: Path
+    sha256: str
+    changes: tuple[str, ...]
+    title: str
+    output: str
+    tables: Mapping[str, Mapping[str, Any]]
+
+    def steps(self, scan: ScanName | None = None, restart: bool = False) -> list[Step]:
+        """The steps for one scan, every option checked; without a scan, as the file says.
+
+        Where no input names the scan it takes the place of the frames; where no output does, each
+        scan gets a folder of its own below ``{output}``, however many there are.
+
+        Raises
+        ------
+        OptionError
+            Naming the file, the table and the key.
+        """
+        tables = self.tables
+        inputs = [
+            value for table in tables.values() for key, value in table.items() if key != "output"
+        ]
+        if scan is not None and "scan" not in used(inputs):
+            tables = self._reading_the_scan()
+        known: dict[str, str | None] = {"scan": None, "name": None}
+        if scan is not None:
+            known = {"scan": scan.path, "name": scan.name}
+        output = self._filled("pipeline", self.output, known)
+        outputs = [self.output, *(table.get("output") for table in self.tables.values())]
+        if scan is not None and not used(outputs) & {"scan", "name"}:
+            output = str(Path(output) / scan.name)
+        known["output"] = output
+        record = {
+            "file": self.path.name,
+            "sha256": self.sha256,
+            "title": self._filled("pipeline", self.title, known),
+            "scan": "" if scan is None else scan.path,
+            "set": list(self.changes),
+        }
+        return [
+            self._step(name, self._filled(name, dict(table), known), restart, record)
+            for name, table in tables.items()
+        ]
+
+    def _filled(self, table: str, value: Any, known: Mapping[str, str | None]) -> Any:
+        try:
+            if isinstance(value, dict):
+                return {key: filled(item, known) for key, item in value.items()}
+            return filled(value, known)
+        except OptionError as error:
+            raise OptionError(f"{self.path} [{table}]: {error}") from error
+
+    def _step(
+        self, name: str, options: dict[str, Any], restart: bool, record: Mapping[str, Any]
+    ) -> Step:
+        where = f"{self.path} [{name}]"
+        stage = str(options.pop("stage", name))
+        if stage not in STAGES:
+            raise OptionError(f"{where}: there is no stage '{stage}'.{did_you_mean(stage, STAGES)}")
+        kind = STAGES[stage]
+        if restart and any(definition.name == "restart" for definition in config.fields(kind)):
+            options["restart"] = True
+        settings = kind.from_mapping(options, where)
+        return Step(name, stage, settings, {**record, "step": name})
+
+    def _reading_the_scan(self) -> dict[str, dict[str, Any]]:
+        """The tables with ``{scan}`` as the frames of the first step that reads any.
+
+        Steps that read the same frames get it, too; others would stay with what the file names,
+        whatever the scan, and are refused.
+        """
+        tables = {name: dict(table) for name, table in self.tables.items()}
+        readers = []
+        for name, table in tables.items():
+            stage = str(table.get("stage", name))
+            key = READS_FRAMES.get(stage)
+            if key is None or (stage == "map" and "poni" not in table):
+                continue
+            if not used(table.get(key)) & {"output", "name"}:
+                readers.append((name, key))
+        if not readers:
+            if any("name" in used(table) for table in tables.values()):
+                return tables
+            raise OptionError(
+                f"{self.path} has no step that reads frames, so --scan has nothing to replace; "
+                "write {scan} where it belongs."
+            )
+        first, key = readers[0]
+        stand_in = tables[first].get(key)
+        changed = {change.partition("=")[0].strip() for change in self.changes}
+        for name, key in readers:
+            if tables[name].get(key) != stand_in:
+                raise OptionError(
+                    f"{self.path}: [{first}] and [{name}] read different frames, and only one can "
+                    "be the --scan; write {scan} where it belongs."
+                )
+            if f"{name}.{key}" in changed:
+                raise OptionError(
+                    f"--scan and --set {name}.{key} both name the frames of [{name}]; give one of "
+                    "them, or write {scan} into the value."
+                )
+        for name, key in readers:
+            tables[name][key] = ["{scan}"]
+        return tables
+
+
+def read_pipeline(reference: str, changes: Sequence[str] = ()) -> Pipeline:
+    """Read a pipeline file.
 
     Parameters
     ----------
@@ -52,24 +196,39 @@ def load_pipeline(
         Naming the file, the table and the key.
     """
     path = find_pipeline(reference)
+    content = path.read_bytes()
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from error
     for change in changes:
         _apply(tables, change)
     head = tables.pop("pipeline", {})
-    unknown = set(head) - {"output", "title"}
+    for name, table in {"pipeline": head, **tables}.items():
+        if not isinstance(table, Mapping):
+            raise OptionError(
+                f"{path}: '{name}' stands outside a table; put it under a step such as [integrate]."
+            )
+    unknown = sorted(set(head) - set(HEAD))
     if unknown:
-        name = sorted(unknown)[0]
         raise OptionError(
-            f"{path} [pipeline]: unknown key '{name}'.{did_you_mean(name, ('output', 'title'))}"
+            f"{path} [pipeline]: unknown key '{unknown[0]}'.{did_you_mean(unknown[0], HEAD)}"
         )
-    output = str(head.get("output", "."))
-    steps = [_step(path, name, table, output, restart) for name, table in tables.items()]
-    if not steps:
+    if not tables:
         raise InputError(f"{path} has no step; expected a table such as [integrate].")
-    return steps
+    return Pipeline(
+        path,
+        hashlib.sha256(content).hexdigest(),
+        tuple(changes),
+        str(head.get("title", "")),
+        str(head.get("output", ".")),
+        tables,
+    )
+
+
+def load_pipeline(reference: str, changes: Sequence[str] = (), restart: bool = False) -> list[Step]:
+    """The steps of a pipeline file as it stands; see :func:`read_pipeline`."""
+    return read_pipeline(reference, changes).steps(restart=restart)
 
 
 def find_pipeline(reference: str) -> Path:
@@ -89,14 +248,7 @@ def find_pipeline(reference: str) -> Path:
 
 def run_steps(steps: list[Step], progress: Progress) -> Outcome:
     """Run steps in order; lost frames of any step are added up."""
-    lost, summaries = 0, []
-    outcome = Outcome(None)
-    for step in steps:
-        progress.note(f"── {step.name}")
-        outcome = run_stage(step.stage, step.settings, progress)
-        lost += outcome.lost
-        summaries.append(outcome.summary)
-    return Outcome(outcome.path, lost, "\n".join(filter(None, summaries)))
+    return _together(steps, [_run_step(step, progress) for step in steps])
 
 
 def follow_steps(steps: list[Step], ends: Ends, progress: Progress) -> Outcome:
@@ -119,21 +271,38 @@ def follow_steps(steps: list[Step], ends: Ends, progress: Progress) -> Outcome:
             "--follow: no step takes frames; expected [integrate], or [map] with a poni."
         )
     first, later = steps[at], steps[at + 1 :]
-    outcomes = [run_steps(steps[:at], progress)]
+    outcomes = [_run_step(step, progress) for step in steps[:at]]
     progress.note(f"── {first.name}, as frames come")
     integration, maps = _integration_and_maps(first, later)
     with follow(integration, maps, ends, progress) as followed:
-        settings = first.settings
         if followed.restart:
-            settings = dataclasses.replace(cast("config.IntegrateConfig", settings), restart=True)
-        outcomes.append(run_stage(first.stage, settings, progress, followed.execution))
+            settings = cast("config.IntegrateConfig", first.settings)
+            first = replace(first, settings=replace(settings, restart=True))
+        outcomes.append(_run_step(first, progress, followed.execution))
         followed.integrated()
-        outcomes.append(run_steps(later, progress))
+        outcomes += [_run_step(step, progress) for step in later]
         followed.mapped()
+    return _together(steps, outcomes)
+
+
+def _run_step(step: Step, progress: Progress, execution: Execution | None = None) -> Outcome:
+    progress.note(f"── {step.name}")
+    with in_pipeline(step.record):
+        if execution is None:
+            return run_stage(step.stage, step.settings, progress)
+        return run_stage(step.stage, step.settings, progress, execution)
+
+
+def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
     return Outcome(
-        next(outcome.path for outcome in reversed(outcomes) if outcome.path),
+        outcomes[-1].path,
         sum(outcome.lost for outcome in outcomes),
         "\n".join(outcome.summary for outcome in outcomes if outcome.summary),
+        done_before=all(
+            outcome.done_before
+            for step, outcome in zip(steps, outcomes, strict=True)
+            if step.stage != "evaluate"  # writes nothing that could have been there
+        ),
     )
 
 
@@ -171,40 +340,15 @@ def _integration_and_maps(
     return integration, maps
 
 
-def _step(path: Path, name: str, table: Any, output: str, restart: bool) -> Step:
-    if not isinstance(table, Mapping):
-        raise OptionError(
-            f"{path}: '{name}' stands outside a table; put it under a step such as [integrate]."
-        )
-    options = {key: _filled(value, output) for key, value in table.items()}
-    stage = str(options.pop("stage", name))
-    if stage not in STAGES:
-        raise OptionError(
-            f"{path} [{name}]: there is no stage '{stage}'.{did_you_mean(stage, STAGES)}"
-        )
-    kind = STAGES[stage]
-    if restart and any(definition.name == "restart" for definition in config.fields(kind)):
-        options["restart"] = True
-    return Step(name, stage, kind.from_mapping(options, f"{path} [{name}]"))
-
-
-def _filled(value: Any, output: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("{output}", output)
-    if isinstance(value, list):
-        return [_filled(item, output) for item in value]
-    return value
-
-
 def _apply(tables: dict[str, Any], change: str) -> None:
     target, sign, text = change.partition("=")
     step, dot, key = target.strip().partition(".")
     if not (sign and dot and step and key):
         raise OptionError(f"--set {change}: expected STEP.KEY=VALUE.")
-    if step not in tables:
+    if step not in tables and step != "pipeline":
         raise OptionError(f"--set {change}: no step '{step}'.{did_you_mean(step, tables)}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    tables[step][key.strip()] = value
+    tables.setdefault(step, {})[key.strip()] = value

@@ -59,7 +59,15 @@ PRESENT, ABSENT, UNDECIDED = 1, 0, -1
 VARIANTS = ("masked", "unmasked")
 
 VOLATILE = frozenset(
-    {"file_time", "date", "start_time", "end_time", "host", "entry_identifier_uuid_time"}
+    {
+        "file_time",
+        "date",
+        "start_time",
+        "end_time",
+        "host",
+        "entry_identifier_uuid_time",
+        "pipeline",
+    }
 )
 """Attributes and datasets left out when two outputs are compared (decisions 20 and 22)."""
 

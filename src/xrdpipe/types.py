@@ -474,9 +474,9 @@ class Predictions:
 class Progress:
     """How a stage reports: the command line supplies real functions, a library call need not.
 
-    ``start(label, total, done)``, ``advance(n, lost)``, ``done()``, ``note(text)``, and for machines
-    ``event(kind, content)``; nothing is printed here. ``stopped()`` is true once somebody asked
-    to stop: a stage that can finishes what is under way.
+    ``start(label, total, done)``, ``advance(n, lost)``, ``done()``, ``note(text)``, and for
+    machines ``event(kind, content)``; nothing is printed here. ``stopped()`` is true once
+    somebody asked to stop: a stage that can finishes what is under way.
     """
 
     start: Callable[..., None] = lambda label, total, done=0: None
@@ -489,9 +489,20 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage gives back: the file written, lost frames, and a sentence for the user."""
+    """What a stage gives back: the file written, lost frames, and a sentence for the user.
+
+    ``done_before`` is True where the same run had written it already (decision 21);
+    ``exit_code`` is what the command line returns, where lost frames do not say it.
+    """
 
     path: Any
     lost: int = 0
     summary: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+    done_before: bool = False
+    exit_code: int = 0
+
+    @classmethod
+    def already_done(cls, path: Any) -> Outcome:
+        """Nothing was left to do."""
+        return cls(path, summary=f"{path}: already done.", done_before=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,20 +99,11 @@ def run(config: CollectConfig, progress: Progress | None = None) -> Outcome:
     """
     progress = progress or Progress()
     output = config.output or Path("patterns.h5")
-    if config.wavelength is not None:
-        check_wavelength(config.wavelength)
-    found, ignored = find_powder_files(config.patterns)
-    names = read_names(found)
-    files = [found[place] for place in names.order]
-    records = _records(files, names)
-    key = {
-        "stage": "collect",
-        "options": {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY},
-        "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in records],
-        "versions": software_versions(),
-    }
+    files, names, ignored = list_files(config)
+    records = records_of(files, names)
+    key = run_key(config, records)
     if already_done(output, key, KEY_PATH, config.restart):
-        return Outcome(output, 0, f"{output}: already done.")
+        return Outcome.already_done(output)
     if ignored:
         listing = ", ".join(f"{n} x {suffix or 'no suffix'}" for suffix, n in ignored.items())
         progress.note(f"left out, not patterns by their names: {listing}")
@@ -137,18 +129,31 @@ def run(config: CollectConfig, progress: Progress | None = None) -> Outcome:
         key=key,
     )
     progress.start("write", len(files))
-    temporary = output.with_name(output.name + ".writing")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_patterns(temporary, header, _blocks(files, sheets, config, header, grid, progress))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_patterns(output, header, _blocks(files, sheets, config, header, grid, progress))
     progress.done()
     return _outcome(output, sheets, header)
 
 
-def _records(files: list[Path], names: Names) -> tuple[FrameRecord, ...]:
+def list_files(config: CollectConfig) -> tuple[list[Path], Names, Mapping[str, int]]:
+    """The files in order, what their names say, and how many others of each suffix lie there."""
+    if config.wavelength is not None:
+        check_wavelength(config.wavelength)
+    found, ignored = find_powder_files(config.patterns)
+    names = read_names(found)
+    return [found[place] for place in names.order], names, ignored
+
+
+def run_key(config: CollectConfig, records: tuple[FrameRecord, ...]) -> dict[str, Any]:
+    """The key of decision 21."""
+    return {
+        "stage": "collect",
+        "options": {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY},
+        "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in records],
+        "versions": software_versions(),
+    }
+
+
+def records_of(files: list[Path], names: Names) -> tuple[FrameRecord, ...]:
     """One record per file, its name relative to the folder all have in common."""
     absolute = [file.absolute() for file in files]
     common = os.path.commonpath([file.parent for file in absolute])

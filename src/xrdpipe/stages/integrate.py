@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.config import IntegrateConfig
-from xrdpipe.errors import EnvironmentProblemError, FrameError, InputError
+from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames import open_frames
 from xrdpipe.frames.auxiliary import Correction, load_correction, load_masks
 from xrdpipe.frames.dead import (
@@ -25,7 +24,7 @@ from xrdpipe.frames.dead import (
     pixel_mask_reasons,
 )
 from xrdpipe.integration.batch import BatchReducer, unsuited
-from xrdpipe.integration.cache import NO_CACHE, open_cache
+from xrdpipe.integration.cache import NO_CACHE, ArrayCache, open_cache
 from xrdpipe.integration.compiled import describe as describe_kernel
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
@@ -39,7 +38,7 @@ from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.stopping import stopping
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
-from xrdpipe.store.parts import PartFolder
+from xrdpipe.store.parts import PartFolder, discard_leftover
 from xrdpipe.store.patterns import (
     KEY_PATH,
     PatternsHeader,
@@ -56,6 +55,9 @@ DISTANCE_DISAGREEMENT = 0.05
 
 USUAL_FLAT = (0.1, 10.0)
 """A flat field is about 1; one whose median lies outside scales the intensities."""
+
+KEPT = "every frame is integrated and kept in {}"
+"""For the message where the disk refuses the final file."""
 
 NOT_IN_KEY = (
     "output",
@@ -92,15 +94,15 @@ def run(
     output = config.output or Path("patterns.h5")
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
-        return Outcome(output, 0, f"{output}: already done.")
+        discard_leftover(output)
+        return Outcome.already_done(output)
     with PartFolder(output, columns_of(job)) as parts, stopping() as stop:
         _integrate_missing(job, parts, execution, dataclasses.replace(progress, stopped=stop))
         stop.check(f"the frames integrated so far are kept in {parts.folder}")
-        temporary = parts.folder / "final.h5"
-        with job.clock("write"), said_of_disk(output, parts.folder):
-            write_patterns(temporary, job.header, parts.blocks())
-            summary, lost = _summary(output, parts)
-            parts.finish(temporary)
+        with job.clock("write"):
+            write_patterns(output, job.header, parts.blocks(), KEPT.format(parts.folder))
+        summary, lost = _summary(output, parts)
+        parts.discard()
     progress.event("times", {"stage": "integrate", "seconds": job.clock.read()})
     return Outcome(output, lost, summary)
 
@@ -116,25 +118,68 @@ def _integrate_missing(
         progress.note(f"continuing: {done.size} of {n_rows} frames were already integrated")
     progress.start("integrate", n_rows, int(done.size))
     for first, block in execution.produce(job, waiting, progress):
-        with job.clock("write"):
+        with job.clock("checkpoint"):
             parts.append(first, block)
     progress.done()
 
 
-@contextmanager
-def said_of_disk(output: Path, kept: Path) -> Iterator[None]:
-    """Say what a disk that refuses the final file means for the work."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentProblemError(
-            f"{output} cannot be written ({error}); every frame is integrated and kept in {kept}: "
-            "free space or permissions, then run the same command."
-        ) from error
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Everything opened and decided; nothing slow is computed yet.
+
+    Parameters
+    ----------
+    first
+        The first frame that can be read, as stored.
+    masked
+        What ``--mask`` adds; None for nothing.
+    dead
+        The file's pixel mask, oriented, True = unusable; None where it has none.
+    """
+
+    config: IntegrateConfig
+    cache: ArrayCache
+    source: FrameSource
+    first: NDArray[Any]
+    geometry: Geometry
+    kind: PixelKind
+    masked: Mask | None
+    dead: NDArray[np.bool_] | None
+    corrections: Mapping[str, Correction]
+    normalisation: Normalisation
+    binning: Binning
+
+    def mask_sources(self) -> tuple[tuple[str, int, str], ...]:
+        """Why pixels are left out in every frame: (name, pixels, sha256 or "")."""
+        gaps = int(self.geometry.gap_mask.sum())
+        in_file = self.source.detector.pixel_mask
+        sources = [(f"detector gaps of {self.geometry.detector_name}", gaps, "")]
+        if in_file is not None:
+            sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
+        sources += [*_dead_by(self.corrections), *(self.masked.sources if self.masked else ())]
+        return tuple(sources)
+
+    def key(self) -> dict[str, Any]:
+        """The key of decision 21: what the numbers depend on, contents by hash."""
+        options = {k: v for k, v in self.config.resolved().items() if k not in NOT_IN_KEY}
+        hashes = {name: correction.sha256 for name, correction in self.corrections.items()}
+        return {
+            "stage": "integrate",
+            "options": options,
+            "poni": self.geometry.poni_sha256,
+            "masks": [[_without_folder(name), *rest] for name, *rest in self.mask_sources()],
+            "dark": hashes.get("dark", ""),
+            "flat": hashes.get("flat", ""),
+            **self.normalisation.key(),
+            "frames": [
+                [r.file, r.place, r.index, r.size, r.mtime_ns] for r in _relative(self.source)
+            ],
+            "versions": software_versions(),
+        }
 
 
-def prepare(config: IntegrateConfig, progress: Progress) -> Job:
-    """Open everything, decide the pixels, build the matrix; raises before work starts."""
+def open_inputs(config: IntegrateConfig, progress: Progress) -> Inputs:
+    """Open everything and decide the pixels; raises if an input or option cannot be used."""
     cache = open_cache(progress.note) if config.cache else NO_CACHE
     source = open_frames(config.frames)
     progress.note(f"frames: {source.kind}")
@@ -169,27 +214,39 @@ def prepare(config: IntegrateConfig, progress: Progress) -> Job:
         progress.note(f"warning: {warning}")
     normalisation = load_normalisation(config, source, progress)
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
-    settings = _settings(config, kind, progress)
     dead = _file_mask(source, geometry, config)
-    planes = {name: correction.plane for name, correction in corrections.items()}
-    mask = None if masked is None else masked.pixels
-    reducer = FrameReducer(geometry, binning, settings, dead, mask, **planes, cache=cache)
-    _check_pixels_left(reducer, config)
-    batch, path = _batch_reducer(reducer, source, first, kind, config, progress)
-    progress.note(f"integration: {path}")
-    parameters = _parameters(config, source, geometry, binning, kind, corrections)
-    parameters["integration_path"] = path
-    header = _header(
+    return Inputs(
         config,
+        cache,
         source,
+        first,
         geometry,
-        binning,
-        reducer,
-        [*_dead_by(corrections), *(() if masked is None else masked.sources)],
+        kind,
+        masked,
+        dead,
+        corrections,
         normalisation,
-        parameters,
+        binning,
     )
-    header = _with_key(header, config, geometry, corrections, normalisation)
+
+
+def prepare(config: IntegrateConfig, progress: Progress) -> Job:
+    """Open everything, decide the pixels, build the matrix; raises before work starts."""
+    inputs = open_inputs(config, progress)
+    source, geometry, binning, kind = inputs.source, inputs.geometry, inputs.binning, inputs.kind
+    normalisation = inputs.normalisation
+    settings = _settings(config, kind, progress)
+    planes = {name: correction.plane for name, correction in inputs.corrections.items()}
+    mask = None if inputs.masked is None else inputs.masked.pixels
+    reducer = FrameReducer(
+        geometry, binning, settings, inputs.dead, mask, **planes, cache=inputs.cache
+    )
+    _check_pixels_left(reducer, config)
+    batch, path = _batch_reducer(reducer, source, inputs.first, kind, config, progress)
+    progress.note(f"integration: {path}")
+    parameters = _parameters(config, source, geometry, binning, kind, inputs.corrections)
+    parameters["integration_path"] = path
+    header = _header(inputs, reducer, parameters)
     polarization = config.polarization_factor
     progress.note(
         f"polarization factor {'none' if polarization is None else polarization}, "
@@ -450,16 +507,9 @@ def _parameters(
     return parameters
 
 
-def _header(
-    config: IntegrateConfig,
-    source: FrameSource,
-    geometry: Geometry,
-    binning: Binning,
-    reducer: FrameReducer,
-    masked: Sequence[tuple[str, int, str]],
-    normalisation: Normalisation,
-    parameters: dict[str, Any],
-) -> PatternsHeader:
+def _header(inputs: Inputs, reducer: FrameReducer, parameters: dict[str, Any]) -> PatternsHeader:
+    config, source, geometry = inputs.config, inputs.source, inputs.geometry
+    binning, normalisation = inputs.binning, inputs.normalisation
     settings = reducer.settings
     signals = ["I", "coverage"]
     if config.error_model == "azimuthal" or (
@@ -468,12 +518,6 @@ def _header(
         signals.insert(1, "I_errors")
     if config.spottiness:
         signals += ["spottiness", "azimuthal_excess_variance"]
-    gaps = int(geometry.gap_mask.sum())
-    in_file = source.detector.pixel_mask
-    sources = [(f"detector gaps of {geometry.detector_name}", gaps, "")]
-    if in_file is not None:
-        sources += [(f"pixel_mask: {why}", n, "") for why, n in pixel_mask_reasons(in_file)]
-    sources += masked
     used = {
         "error_model": config.error_model if "I_errors" in signals else "none",
         "outlier_rejection": config.reject if "masked" in settings.variants else "none",
@@ -493,9 +537,9 @@ def _header(
         numbered=source.numbered,
         detector_name=geometry.detector_name,
         pixel_size=geometry.pixel_size,
-        mask=Mask(static, tuple(sources)),
+        mask=Mask(static, inputs.mask_sources()),
         config=config.recorded(),
-        key={},
+        key=inputs.key(),
         title=source.name,
         monitors=normalisation.monitors,
         exposure=normalisation.exposure,
@@ -531,30 +575,6 @@ def _relative(source: FrameSource) -> tuple[Any, ...]:
         dataclasses.replace(record, file=os.path.relpath(file, common))
         for record, file in zip(source.records, files, strict=True)
     )
-
-
-def _with_key(
-    header: PatternsHeader,
-    config: IntegrateConfig,
-    geometry: Geometry,
-    corrections: Mapping[str, Correction],
-    normalisation: Normalisation,
-) -> PatternsHeader:
-    """Add the key of decision 21: what the numbers depend on, contents by hash."""
-    options = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
-    hashes = {name: correction.sha256 for name, correction in corrections.items()}
-    key = {
-        "stage": "integrate",
-        "options": options,
-        "poni": geometry.poni_sha256,
-        "masks": [[_without_folder(name), *rest] for name, *rest in header.mask.sources],
-        "dark": hashes.get("dark", ""),
-        "flat": hashes.get("flat", ""),
-        **normalisation.key(),
-        "frames": [[r.file, r.place, r.index, r.size, r.mtime_ns] for r in header.records],
-        "versions": software_versions(),
-    }
-    return dataclasses.replace(header, key=key)
 
 
 def _without_folder(reference: str) -> str:

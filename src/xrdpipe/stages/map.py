@@ -24,6 +24,7 @@ from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
 from xrdpipe.stages import integrate
 from xrdpipe.stages.ahead import import_ahead
+from xrdpipe.stages.clock import Clock
 from xrdpipe.stages.reduction import Execution
 from xrdpipe.stages.resample import check_coverage, check_reach, resampled_blocks, without_key
 from xrdpipe.stages.scans import positions_identity, resolve_scan
@@ -31,7 +32,15 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import FloatArray, Outcome, Patterns, Predictions, Progress
+from xrdpipe.types import (
+    FloatArray,
+    FrameSource,
+    Grid,
+    Outcome,
+    Patterns,
+    Predictions,
+    Progress,
+)
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
@@ -89,10 +98,10 @@ def run(
         scan = resolve_scan(config, source, progress)
         plan = plan_resampling(source.rows(0, 1), card.grid, config.method)
         decision = Decision(model, card, prior_of(config, card), plan)
-        key = _key(config, source, variant, model_sha256(folder))
+        key = run_key(config, source, variant, model_sha256(folder))
         into_patterns = output.resolve() == patterns.resolve()
         if not into_patterns and already_done(output, key, KEY_PATH, config.restart):
-            return Outcome(output, 0, f"{output}: already done.")
+            return Outcome.already_done(output)
         check_coverage(source, card.grid, plan)
         _note_polarization(source, card, plan, progress)
         if missing := _missing_channels(source, card):
@@ -100,10 +109,11 @@ def run(
                 f"warning: model {card.name} can use {', '.join(missing)}, which {patterns} lacks; "
                 "it copes, but sees less (integrate --spottiness gives it)"
             )
-        predictions = predict(source, decision, progress)
+        clock = Clock()
+        predictions = predict(source, decision, progress, clock)
         if both:
             with PatternsFile(patterns, "unmasked") as other:
-                predictions = together(predictions, predict(other, decision, progress))
+                predictions = together(predictions, predict(other, decision, progress, clock))
         if config.neighbours and scan.irregular:
             progress.note(
                 "warning: the positions form no grid, so pixels have no neighbours; "
@@ -126,21 +136,26 @@ def run(
             parameters=_parameters(config, source, variant, decision, folder)
             | _neighbours(phase_map),
         )
-        if into_patterns:
-            source.close()
-            write_map_into_patterns(output, header, phase_map)
-        else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
-            write_map(output, header, phase_map, card.grid, blocks)
+        with clock("write"):
+            if into_patterns:
+                source.close()
+                write_map_into_patterns(output, header, phase_map)
+            else:
+                blocks = resampled_blocks(source, card.grid, plan) if config.with_patterns else None
+                write_map(output, header, phase_map, card.grid, blocks)
     if config.png:
-        draw_map(output.with_suffix(".png"), phase_map, header.title)
+        with clock("draw"):
+            draw_map(output.with_suffix(".png"), phase_map, header.title)
+    progress.event("times", {"stage": "map", "seconds": clock.read()})
     lost = int(np.isin(predictions.status, [*LOST]).sum())
     return Outcome(output, lost, _summary(output, phase_map, config.png))
 
 
-def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Predictions:
+def predict(
+    source: PatternsFile, decision: Decision, progress: Progress, clock: Clock | None = None
+) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
+    clock = clock or Clock()
     patterns_of_map = (
         (first, patterns.intensity, patterns.coverage)
         for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan)
@@ -149,8 +164,10 @@ def predict(source: PatternsFile, decision: Decision, progress: Progress) -> Pre
     decision = dataclasses.replace(decision, model=model)
     progress.start("map", source.n_rows)
     found = []
-    for _, patterns in resampled_blocks(source, decision.card.grid, decision.plan):
-        found.append(judge(patterns, decision))
+    blocks = resampled_blocks(source, decision.card.grid, decision.plan)
+    for _, patterns in clock.each("resample", blocks):
+        with clock("infer"):
+            found.append(judge(patterns, decision))
         progress.advance(patterns.intensity.shape[0])
     progress.done()
     return Predictions(
@@ -223,25 +240,35 @@ def _patterns_path(
 ) -> Path:
     """The patterns file: the argument, or what integrating the frames gives."""
     if config.poni is None:
-        if len(config.patterns) != 1:
-            raise OptionError(
-                f"map takes one patterns file, got {len(config.patterns)}; to map frames, "
-                "give --poni."
-            )
-        path = Path(config.patterns[0])
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; to map frames, give --poni.")
-        return path
-    _check_before_integrating(config, card, progress)
+        return patterns_given(config)
+    check_before_integrating(config, card, progress)
     import_ahead("xrdpipe.nn.inference")  # torch, which takes seconds
-    outcome = integrate.run(integration_of(config, output, card), progress, execution)
+    inner = integration_of(config, output, card)
+    outcome = integrate.run(inner, progress, execution)
     progress.note(outcome.summary)
-    return Path(outcome.path)
+    assert inner.output is not None
+    return inner.output
+
+
+def patterns_given(config: MapConfig) -> Path:
+    """The one patterns file of a map without ``--poni``."""
+    if len(config.patterns) != 1:
+        raise OptionError(
+            f"map takes one patterns file, got {len(config.patterns)}; to map frames, give --poni."
+        )
+    path = Path(config.patterns[0])
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; to map frames, give --poni.")
+    return path
+
+
+def patterns_beside(output: Path) -> Path:
+    """Where the patterns of ``map --poni`` go."""
+    return output.with_name(f"{output.stem.removesuffix('_map')}_patterns.h5")
 
 
 def integration_of(config: MapConfig, output: Path, card: ModelCard) -> IntegrateConfig:
-    """How the frames of a map in one pass are integrated, into ``NAME_patterns.h5`` beside it."""
-    stem = output.stem.removesuffix("_map")
+    """How the frames of ``map --poni`` are integrated, and where the patterns go."""
     shared = {d.name for d in options.fields(IntegrateConfig)} - {"frames", "output", "variant"}
     settings = {name: getattr(config, name) for name in shared if hasattr(config, name)}
     variant = config.variant or "masked"
@@ -250,16 +277,23 @@ def integration_of(config: MapConfig, output: Path, card: ModelCard) -> Integrat
     settings["spottiness"] |= rejecting and "spottiness" in card.channels
     return IntegrateConfig(
         frames=config.patterns,
-        output=output.with_name(f"{stem}_patterns.h5"),
+        output=patterns_beside(output),
         variant=variant,
         **settings,
     )
 
 
-def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
+def check_before_integrating(config: MapConfig, card: ModelCard, progress: Progress) -> None:
     """Refuse a scan or geometry that cannot give a map before hours of integration."""
     source = open_frames(config.patterns)
     resolve_scan(config, source)
+    check_geometry_reaches(config, source, card.grid, progress)
+
+
+def check_geometry_reaches(
+    config: MapConfig | IntegrateConfig, source: FrameSource, grid: Grid, progress: Progress
+) -> None:
+    """Refuse frames whose patterns cannot cover half of the grid."""
     assert config.poni is not None
     rows, columns = source.shape[::-1] if config.rotate in (90, 270) else source.shape
     geometry = load_geometry(
@@ -270,11 +304,11 @@ def _check_before_integrating(config: MapConfig, card: ModelCard, progress: Prog
         cache=open_cache(progress.note) if config.cache else NO_CACHE,
     )
     binning = choose_binning(geometry, config.unit, config.bins, config.radial_range)
-    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, card.grid)
+    check_reach(binning.two_theta_edges(geometry.wavelength), geometry.wavelength, grid)
 
 
 def prior_of(config: MapConfig, card: ModelCard) -> tuple[float, ...]:
-    """The prior presence probability of each phase: the option's, else the model's."""
+    """Prior probability of each phase: the option's, or the model's."""
     if config.prior is None:
         return card.prior
     if len(config.prior) == 1:
@@ -310,7 +344,10 @@ def _missing_channels(source: PatternsFile, card: ModelCard) -> list[str]:
     return [name for name in OPTIONAL if name in card.channels and name not in source.signals]
 
 
-def _key(config: MapConfig, source: PatternsFile, variant: str, model_hash: str) -> dict[str, Any]:
+def run_key(
+    config: MapConfig, source: PatternsFile, variant: str, model_hash: str
+) -> dict[str, Any]:
+    """The key of decision 21."""
     resolved = {k: v for k, v in config.resolved().items() if k not in NOT_IN_KEY}
     return {
         "stage": "map",

@@ -127,9 +127,9 @@ def run(config: MaskConfig, progress: Progress | None = None) -> Outcome:
     """
     progress = progress or Progress()
     job = prepare(config, progress)
-    key = _key(job)
+    key = run_key(job)
     if mask_done(config.output, key, config.restart):
-        return Outcome(config.output, 0, f"{config.output}: already done.")
+        return Outcome.already_done(config.output)
     seen = look(job, progress)
     components = find(job, seen, progress)
     if not components:
@@ -447,7 +447,7 @@ def _file(record: FrameRecord) -> str:
     return Path(record.file.partition("::")[0]).name
 
 
-def _key(job: Job) -> dict[str, Any]:
+def run_key(job: Job) -> dict[str, Any]:
     """What the mask depends on, contents by hash (decision 21)."""
     config = job.config
     records = [job.source.records[row] for row in job.sample]

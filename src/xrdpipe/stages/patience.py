@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from xrdpipe.errors import FrameError
+from xrdpipe.schema import FrameStatus
 
 Result = TypeVar("Result")
 
@@ -36,19 +37,21 @@ def patiently(read: Callable[[], Result]) -> tuple[Result, bool]:
     FrameError
         The last one; its reason tells how often was tried.
     """
-    for tries, pause in enumerate(PAUSES):
+    for tries in range(len(PAUSES) + 1):
         try:
             return read(), tries > 0
-        except FrameError as error:
-            if not is_transient(error):
-                raise
-        time.sleep(pause)
-    try:
-        return read(), True
-    except FrameError as error:
-        if is_transient(error):
-            error = FrameError(error.status, f"{error.reason} (tried {len(PAUSES) + 1} times)")
-        raise error from error.__cause__
+        except OSError as error:
+            passing = is_transient(error)
+            if not passing or tries == len(PAUSES):
+                raise _told(error, tries + 1 if passing else 1) from error
+        time.sleep(PAUSES[tries])
+    raise AssertionError("the last try returns or raises")
+
+
+def _told(error: OSError, tries: int) -> FrameError:
+    status = error.status if isinstance(error, FrameError) else FrameStatus.UNREADABLE
+    reason = error.reason if isinstance(error, FrameError) else f"it cannot be read: {error}"
+    return FrameError(status, reason + (f" (tried {tries} times)" if tries > 1 else ""))
 
 
 def is_transient(error: BaseException | None) -> bool:

@@ -44,24 +44,12 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
     output = config.output or Path("resampled.h5")
     if output.resolve() == config.patterns.resolve():
         raise InputError(f"{output} is the input; give another --output.")
-    if config.model is not None:
-        grid = read_card(find_model(config.model)).grid
-    else:
-        assert config.grid is not None
-        assert config.wavelength is not None
-        grid = Grid.parse(config.grid, config.wavelength)
+    grid = grid_of(config)
     with PatternsFile(config.patterns, config.variant) as source:
         plan = plan_resampling(source.rows(0, 1), grid, config.method)
-        key = {
-            "stage": "resample",
-            "grid": [grid.start, grid.stop, grid.step, grid.wavelength],
-            "method": config.method,
-            "variant": source.variant,
-            "patterns": source.run_key() or without_key(config.patterns),
-            "versions": software_versions(),
-        }
+        key = run_key(config, source, grid)
         if already_done(output, key, KEY_PATH, config.restart):
-            return Outcome(output, 0, f"{output}: already done.")
+            return Outcome.already_done(output)
         check_coverage(source, grid, plan)
         details: dict[str, Any] = {
             "method": plan.method,
@@ -72,20 +60,35 @@ def run(config: ResampleConfig, progress: Progress | None = None) -> Outcome:
             "polarization_divided_out": plan.polarization is not None,
         }
         progress.start("resample", source.n_rows)
-        temporary = output.with_name(output.name + ".writing")
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            blocks = _reported(resampled_blocks(source, grid, plan), progress)
-            write_resampled(temporary, source, grid, details, key, source.signals, blocks)
-            temporary.replace(output)
-        finally:
-            temporary.unlink(missing_ok=True)
+        blocks = _reported(resampled_blocks(source, grid, plan), progress)
+        write_resampled(output, source, grid, details, key, source.signals, blocks)
         progress.done()
         return Outcome(
             output,
             0,
             f"{output}: {source.n_rows} {source.variant} patterns on {grid} ({plan.method}).",
         )
+
+
+def grid_of(config: ResampleConfig) -> Grid:
+    """The grid that the options name."""
+    if config.model is not None:
+        return read_card(find_model(config.model)).grid
+    assert config.grid is not None
+    assert config.wavelength is not None
+    return Grid.parse(config.grid, config.wavelength)
+
+
+def run_key(config: ResampleConfig, source: PatternsFile, grid: Grid) -> dict[str, Any]:
+    """The key of decision 21."""
+    return {
+        "stage": "resample",
+        "grid": [grid.start, grid.stop, grid.step, grid.wavelength],
+        "method": config.method,
+        "variant": source.variant,
+        "patterns": source.run_key() or without_key(config.patterns),
+        "versions": software_versions(),
+    }
 
 
 def without_key(path: Path) -> list[Any]:

@@ -116,11 +116,11 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
     OutputExistsError
         The folder holds another simulation and ``restart`` is off, or something else.
     """
-    phases = _label_phases(config)
+    phases = label_phases(config)
     for phase in phases if config.cif else ():
         for oddity in crystal.oddities(phase):
             progress.note(oddity)
-    geometry = _geometry(config)
+    geometry = geometry_of(config)
     experiment = plan(config, geometry, phases)
     setup, sample = experiment.setup, experiment.sample
     if config.preview:
@@ -129,9 +129,9 @@ def run(config: SimulateConfig, progress: Progress) -> Outcome:
         write_preview(path, geometry, setup, sample, mask, config.seed, POLARIZATION_FACTOR)
         return Outcome(path, summary=f"{path}: what would be simulated.")
     folder = config.output
-    record = _record(config, experiment)
+    record = record_of(config, experiment)
     if not _claim(folder, config.restart, record):
-        return Outcome(folder, 0, f"{folder}: already done.")
+        return Outcome.already_done(folder)
     write_scan(folder, config, experiment, progress)
     (folder / BEGUN).replace(folder / "simulate.json")
     ny, nx = sample.shape
@@ -202,7 +202,7 @@ def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[
             yield queue.popleft().result()
 
 
-def _geometry(config: SimulateConfig) -> Geometry:
+def geometry_of(config: SimulateConfig) -> Geometry:
     """The user's geometry, or a new one."""
     if config.poni is not None:
         geometry = load_geometry(config.poni)
@@ -387,7 +387,8 @@ def known_spots(setup: Setup) -> BoolArray:
     return diamond_mask(setup.plane, setup.diamonds, HALO_THRESHOLD)
 
 
-def _label_phases(config: SimulateConfig) -> tuple[Phase, ...]:
+def label_phases(config: SimulateConfig) -> tuple[Phase, ...]:
+    """The phases of the CIF files, or the shipped ones."""
     paths = config.cif or tuple(shipped_phases().values())
     phases = tuple(crystal.load_phase(path) for path in paths)
     names = [phase.name for phase in phases]
@@ -399,17 +400,19 @@ def _label_phases(config: SimulateConfig) -> tuple[Phase, ...]:
     return phases
 
 
-def _claim(folder: Path, restart: bool, record: dict[str, Any]) -> bool:
-    """Make an empty output folder; False if this very simulation already lies there.
+def simulated_before(folder: Path, restart: bool, record: dict[str, Any]) -> bool:
+    """True if this very simulation already lies in the folder; nothing is changed.
 
-    What an interrupted run of the same simulation left is removed, and with ``restart`` what any
-    simulation left.
+    Raises
+    ------
+    OutputExistsError
+        If it holds anything that must not be removed.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"'{folder}' is a file; give a folder with --output.")
     begun, done = folder / BEGUN, folder / "simulate.json"
     if done.is_file() and not restart and json.loads(done.read_text()) == record:
-        return False
+        return True
     if folder.is_dir() and any(folder.iterdir()):
         interrupted = begun.is_file() and json.loads(begun.read_text()) == record
         if not (restart or interrupted):
@@ -423,6 +426,18 @@ def _claim(folder: Path, restart: bool, record: dict[str, Any]) -> bool:
                 f"folder '{folder}' holds '{foreign[0]}', which no simulation wrote; it is not "
                 "removed. Name another folder with --output."
             )
+    return False
+
+
+def _claim(folder: Path, restart: bool, record: dict[str, Any]) -> bool:
+    """Make an empty output folder; False if this very simulation already lies there.
+
+    What an interrupted run of the same simulation left is removed, and with ``restart`` what any
+    simulation left.
+    """
+    if simulated_before(folder, restart, record):
+        return False
+    if folder.is_dir():
         for name in OUTPUTS:
             path = folder / name
             if path.is_dir():
@@ -430,7 +445,7 @@ def _claim(folder: Path, restart: bool, record: dict[str, Any]) -> bool:
             else:
                 path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(record, indent=2) + "\n")
+    (folder / BEGUN).write_text(json.dumps(record, indent=2) + "\n")
     return True
 
 
@@ -494,7 +509,7 @@ def _write_monitor(path: Path, monitor: NDArray[np.float64]) -> None:
             writer.writerow([number, f"{value:.0f}"])
 
 
-def _record(config: SimulateConfig, experiment: Experiment) -> dict[str, Any]:
+def record_of(config: SimulateConfig, experiment: Experiment) -> dict[str, Any]:
     """Resolved configuration, phases with their hashes, and versions: the key of the run."""
     options = config.recorded()
     del options["preview"]

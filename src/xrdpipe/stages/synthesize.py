@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from xrdpipe.pictures import draw_patterns
 from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.training_set import KEY_PATH, TrainingSet, write_training_set
+from xrdpipe.synthesis.recipe import Recipe
 from xrdpipe.types import Grid, Outcome, Phase, PhaseLibrary, Progress
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Patterns in the picture."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a set is made of; ``key`` is what it depends on (decision 21)."""
+
+    data: str
+    synthesis: Recipe
+    grid: Grid
+    library: PhaseLibrary
+    distractors: tuple[Phase, ...]
+    key: dict[str, Any]
 
 
 def run(config: SynthesizeConfig, progress: Progress | None = None) -> Outcome:
@@ -39,6 +52,31 @@ def run(config: SynthesizeConfig, progress: Progress | None = None) -> Outcome:
         The output exists and is another set.
     """
     progress = progress if progress is not None else Progress()
+    planned = plan(config, progress)
+    grid, library, key = planned.grid, planned.library, planned.key
+    if already_done(config.output, key, KEY_PATH, config.restart):
+        return Outcome.already_done(config.output)
+
+    # torch is loaded only when everything that can be refused has been checked.
+    from xrdpipe.nn.stream import Stream
+
+    kind = "synthetic-crystals" if planned.data == "synthetic-crystals" else "physics"
+    stream = Stream(library, planned.distractors, grid, planned.synthesis, config.seed, kind)
+    about = TrainingSet(
+        tuple(phase.name for phase in library.phases), grid, config.number, config.recorded(), key
+    )
+    progress.start("synthesize", config.number)
+    write_training_set(config.output, about, _blocks(stream, config.number, progress))
+    progress.done()
+    if config.png:
+        _draw(config, stream, library.phases)
+    return Outcome(
+        config.output, 0, f"{config.output}: {config.number} patterns of {len(library)} phases."
+    )
+
+
+def plan(config: SynthesizeConfig, progress: Progress) -> Plan:
+    """Read recipe and phases; raises what ``run`` does before anything is written."""
     recipe, synthesis = load_recipe(config.recipe)
     if recipe.data == "s-set":
         raise OptionError(
@@ -59,25 +97,7 @@ def run(config: SynthesizeConfig, progress: Progress | None = None) -> Outcome:
         "seed": config.seed,
         "versions": software_versions(),
     }
-    if already_done(config.output, key, KEY_PATH, config.restart):
-        return Outcome(config.output, 0, f"{config.output}: already done.")
-
-    # torch is loaded only when everything that can be refused has been checked.
-    from xrdpipe.nn.stream import Stream
-
-    kind = "synthetic-crystals" if recipe.data == "synthetic-crystals" else "physics"
-    stream = Stream(library, distractors, grid, synthesis, config.seed, kind)
-    about = TrainingSet(
-        tuple(phase.name for phase in library.phases), grid, config.number, config.recorded(), key
-    )
-    progress.start("synthesize", config.number)
-    write_training_set(config.output, about, _blocks(stream, config.number, progress))
-    progress.done()
-    if config.png:
-        _draw(config, stream, library.phases)
-    return Outcome(
-        config.output, 0, f"{config.output}: {config.number} patterns of {len(library)} phases."
-    )
+    return Plan(recipe.data, synthesis, grid, library, distractors, key)
 
 
 def user_library(cifs: tuple[Any, ...], progress: Progress) -> PhaseLibrary:

@@ -86,7 +86,7 @@ def run(config: TrainConfig, progress: Progress | None = None) -> Outcome:
         shutil.rmtree(work, ignore_errors=True)
     elif (output / RUN).is_file() or output.exists():
         _refuse_other(output, key)
-        return Outcome(output, summary=f"already done: {output}")
+        return Outcome.already_done(output)
     elif (work / RUN).is_file():
         _refuse_other(work, key)
         progress.note(f"continuing {work}")

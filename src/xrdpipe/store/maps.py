@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from xrdpipe.errors import InputError
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (
-    FORMAT,
     PENDING_PATH,
     entry_uuid,
     fixed_strings,
@@ -26,9 +24,10 @@ from xrdpipe.store.nexus import (
     now,
     open_processed,
     put,
+    put_key,
     text,
 )
-from xrdpipe.store.parts import key_text
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import Grid, Patterns, Scan, ScanAxis
 
 KEY_PATH = "entry/phase_map/run_key"
@@ -68,48 +67,36 @@ def write_map(
     Parameters
     ----------
     path
-        Where it will finally lie (the link is relative to its folder); written as
-        ``NAME.part-file`` and renamed.
+        Where it will lie; the link is relative to its folder.
     blocks
         Resampled patterns to store too (``--with-patterns``), in row order.
     pending
         Pixels that still wait for their frame; marks the map as partial, to be replaced.
     """
-    temporary = path.with_name(path.name + ".writing")
-    try:
-        with h5py.File(temporary, "w", libver=FORMAT) as file:
-            new_root(file)
-            entry = new_group(file, "entry", "NXentry")
-            put(entry, "title", header.title)
-            put(entry, "entry_identifier_uuid", entry_uuid(dict(header.key)))
-            put(entry, "end_time", now())
-            put(entry, "program_name", "xrdpipe", version=__version__)
-            target = os.path.relpath(header.patterns.resolve(), path.resolve().parent)
-            entry["patterns"] = h5py.ExternalLink(target, "/entry")
-            _write_groups(entry, header, phase_map)
-            if pending is not None:
-                put(file, PENDING_PATH, pending, long_name="pixels without a frame yet")
-            if blocks is not None:
-                _write_map_patterns(entry, phase_map.scan, grid, blocks)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_hdf5(path) as file:
+        new_root(file)
+        entry = new_group(file, "entry", "NXentry")
+        put(entry, "title", header.title)
+        put(entry, "entry_identifier_uuid", entry_uuid(dict(header.key)))
+        put(entry, "end_time", now())
+        put(entry, "program_name", "xrdpipe", version=__version__)
+        target = os.path.relpath(header.patterns.resolve(), path.resolve().parent)
+        entry["patterns"] = h5py.ExternalLink(target, "/entry")
+        _write_groups(entry, header, phase_map)
+        if pending is not None:
+            put(file, PENDING_PATH, pending, long_name="pixels without a frame yet")
+        if blocks is not None:
+            _write_map_patterns(entry, phase_map.scan, grid, blocks)
 
 
 def write_map_into_patterns(path: Path, header: MapHeader, phase_map: PhaseMap) -> None:
     """Add the maps to the patterns file itself, through a copy and a rename."""
-    temporary = path.with_name(path.name + ".writing")
-    try:
-        shutil.copy2(path, temporary)
-        with h5py.File(temporary, "r+", libver=FORMAT) as file:
-            entry = file["entry"]
-            for name in ("phase_map", "mapping"):
-                if name in entry:
-                    del entry[name]
-            _write_groups(entry, header, phase_map)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_hdf5(path, like=path) as file:
+        entry = file["entry"]
+        for name in ("phase_map", "mapping"):
+            if name in entry:
+                del entry[name]
+        _write_groups(entry, header, phase_map)
 
 
 def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> None:
@@ -121,7 +108,7 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     put(process, "version", __version__)
     put(process, "date", now())
     put(process, "sequence_index", 3)
-    put(process, "run_key", key_text(header.key))
+    put_key(process, header.key)
     names = put(process, "phase_names", fixed_strings(list(phase_map.phase_names)))
     names.attrs["long_name"] = "entry i names index i of every (phase, y, x) dataset"
     model = new_group(process, "model", "NXparameters")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +20,6 @@ from xrdpipe import __version__
 from xrdpipe.frames.write import write_edf
 from xrdpipe.masks import Component, reason_bits
 from xrdpipe.store.nexus import (
-    FORMAT,
     already_done,
     check_same_run,
     entry_uuid,
@@ -30,8 +28,10 @@ from xrdpipe.store.nexus import (
     new_root,
     now,
     put,
+    put_key,
 )
 from xrdpipe.store.parts import key_text
+from xrdpipe.store.writing import whole_hdf5
 
 KEY_PATH = "entry/process/run_key"
 
@@ -144,7 +144,7 @@ def _description(record: MaskRecord) -> dict[str, Any]:
 
 def _write_nexus(path: Path, record: MaskRecord) -> None:
     names = [part.name for part in record.components]
-    with h5py.File(path, "w", libver=FORMAT) as file:
+    with whole_hdf5(path) as file:
         new_root(file)
         entry = new_group(file, "entry", "NXentry", default="mask")
         put(entry, "title", f"mask of {record.title}")
@@ -169,7 +169,7 @@ def _write_nexus(path: Path, record: MaskRecord) -> None:
         put(process, "program", "xrdpipe mask")
         put(process, "version", __version__)
         put(process, "date", now())
-        put(process, "run_key", key_text(record.key))
+        put_key(process, record.key)
         put(process, "config_json", json.dumps(dict(record.config), sort_keys=True))
         put(process, "frames_used", fixed_strings(list(record.frames)))
         put(process, "frames_skipped", fixed_strings(list(record.skipped)))

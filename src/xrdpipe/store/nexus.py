@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,16 @@ from numpy.typing import NDArray
 from xrdpipe import __version__
 from xrdpipe.errors import InputError, InputMissingError, OutputExistsError
 from xrdpipe.schema import SCHEMA_VERSION
-from xrdpipe.store.parts import first_difference, key_hash
+from xrdpipe.store.parts import first_difference, key_hash, key_text
 
 CHUNK_BYTES = 512 * 1024
 """Target size of a chunk: whole chunks are written at once."""
 
 FORMAT = ("earliest", "v110")
 """HDF5 format bounds: 1.10 brings virtual datasets and SWMR; every current tool reads it."""
+
+_PIPELINE: ContextVar[Mapping[str, Any] | None] = ContextVar("pipeline", default=None)
+"""The step of a pipeline that is running, for the record only: no number depends on it."""
 
 
 PENDING_PATH = "entry/phase_map/pending"
@@ -48,6 +54,29 @@ def put(group: h5py.Group, name: str, value: Any, **attributes: Any) -> h5py.Dat
     for key, attribute in attributes.items():
         dataset.attrs[key] = attribute
     return dataset
+
+
+@contextmanager
+def in_pipeline(record: Mapping[str, Any]) -> Iterator[None]:
+    """What is written inside says which step of which pipeline wrote it."""
+    token = _PIPELINE.set(record)
+    try:
+        yield
+    finally:
+        _PIPELINE.reset(token)
+
+
+def say_pipeline(group: h5py.Group) -> None:
+    """Attribute ``pipeline`` (JSON) of a process: file, sha256, title, step, scan, set."""
+    record = _PIPELINE.get()
+    if record:
+        group.attrs["pipeline"] = json.dumps(dict(record))
+
+
+def put_key(process: h5py.Group, key: Mapping[str, Any]) -> None:
+    """What the numbers of a process depend on (decision 21), and which pipeline asked for them."""
+    put(process, "run_key", key_text(key))
+    say_pipeline(process)
 
 
 def rows_dataset(

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,8 @@ class Block:
 
 PART_SUFFIX = ".part"
 
-KEY_FILE = "run.json"
-"""In the folder: what the rows depend on."""
+KEY_FILE, COLUMNS_FILE = "run.json", "columns.json"
+"""In the folder: what the rows depend on, and what each row holds."""
 
 LOCK_TRIES, LOCK_PAUSE = 5, 0.05
 """A look at who writes holds the lock for a moment, too; pauses in s."""
@@ -220,17 +220,9 @@ class PartFolder:
         return len(self._known)
 
     def discard(self) -> None:
-        """Remove the folder and let go of it."""
+        """Remove the folder: the output is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._locks.close()
-
-    def finish(self, written: Path) -> None:
-        """Move the finished file into place and remove the folder."""
-        with written.open("rb") as stream:
-            os.fsync(stream.fileno())  # else a power cut could leave neither it nor the blocks
-        written.replace(self.output)
-        _sync_folder(self.output.parent)
-        self.discard()
 
     def _lock(self) -> None:
         """Keep others from writing: all of them, or those of the same name."""
@@ -251,23 +243,13 @@ class PartFolder:
 
     def _claim(self, key: Mapping[str, Any]) -> None:
         """Leave the key, or find that what is there has the same."""
-        note = self.folder / KEY_FILE
-        if note.is_file():
-            difference = first_difference(_stored_key(note), json.loads(key_text(key)))
-            if difference:
-                raise OutputExistsError(
-                    f"{self.folder} holds unfinished work of another run ({difference}); "
-                    "use --restart to discard it, or another --output."
-                )
+        if (self.folder / KEY_FILE).is_file():
+            refuse_another(self.folder, key)
             return
-        # A name of its own: several processes may begin at once, with the same content.
-        temporary = note.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
-        with temporary.open("w") as stream:
-            stream.write(key_text(key))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(note)
-        _sync_folder(self.folder)
+        columns = {name: [c.dtype, list(c.shape)] for name, c in self._columns.items()}
+        _write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
+        _write_whole(self.folder / KEY_FILE, key_text(key))
+        sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
         """Rows on disk; drops a torn last block of this process's own file."""
@@ -277,26 +259,51 @@ class PartFolder:
         end = own[-1].offset + _HEADER.size + own[-1].rows * width if own else 0
         with self._own.open("ab") as stream:
             stream.truncate(end)
-        rows = [np.arange(block.first, block.first + block.rows) for block in self._known]
-        return np.unique(np.concatenate([np.empty(0, np.intp), *rows]))
+        return rows_of(self._known)
 
     def _read(self, stream: BinaryIO, block: Block) -> Rows:
-        stream.seek(block.offset)
-        _, _, n_rows, size, _, _ = _HEADER.unpack(stream.read(_HEADER.size))
-        payload = stream.read(size)
-        rows: Rows = {}
-        offset = 0
-        for name, column in self._columns.items():
-            count = n_rows * column.nbytes
-            flat = np.frombuffer(
-                payload,
-                np.dtype(column.dtype),
-                offset=offset,
-                count=-1 if not column.nbytes else count // np.dtype(column.dtype).itemsize,
-            )
-            rows[name] = flat.reshape((n_rows, *column.shape))
-            offset += count
-        return rows
+        return read_block(stream, block, self._columns)
+
+
+def read_block(
+    stream: BinaryIO, block: Block, columns: Mapping[str, Column], only: Container[str] = ()
+) -> Rows:
+    """Content of a block, or ``only`` some of its columns, from the file it lies in."""
+    rows: Rows = {}
+    at = block.offset + _HEADER.size
+    for name, column in columns.items():
+        size = block.rows * column.nbytes
+        if not only or name in only:
+            stream.seek(at)
+            flat = np.frombuffer(stream.read(size), np.dtype(column.dtype))
+            rows[name] = flat.reshape((block.rows, *column.shape))
+        at += size
+    return rows
+
+
+def stored_columns(folder: Path) -> dict[str, Column]:
+    """What each row holds, as the process that began said; empty where it did not."""
+    try:
+        stored = json.loads((folder / COLUMNS_FILE).read_text())
+        return {name: Column(dtype, tuple(shape)) for name, (dtype, shape) in stored.items()}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def rows_of(blocks: Iterable[Block]) -> NDArray[np.intp]:
+    """Numbers of the rows in some blocks, each once."""
+    rows = [np.arange(block.first, block.first + block.rows) for block in blocks]
+    return np.unique(np.concatenate([np.empty(0, np.intp), *rows]))
+
+
+def refuse_another(folder: Path, key: Mapping[str, Any]) -> None:
+    """Raise OutputExistsError, naming the first difference, if the work has another key."""
+    difference = first_difference(stored_key(folder), json.loads(key_text(key)))
+    if difference:
+        raise OutputExistsError(
+            f"{folder} holds unfinished work of another run ({difference}); "
+            "use --restart to discard it, or another --output."
+        )
 
 
 def part_folder(output: Path) -> Path:
@@ -304,8 +311,18 @@ def part_folder(output: Path) -> Path:
     return output.with_name(output.name + PART_SUFFIX)
 
 
-def whole_blocks(folder: Path) -> list[Block]:
-    """Every whole block of every writer; a file is read up to its first torn one."""
+def discard_leftover(output: Path) -> None:
+    """Remove the unfinished work of a finished output: its run ended just before doing so."""
+    folder = part_folder(output)
+    if folder.is_dir() and not writers(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def whole_blocks(folder: Path, verify: bool = True) -> list[Block]:
+    """Every whole block of every writer; a file is read up to its first torn one.
+
+    Without ``verify`` a block is whole if all of its bytes are there: headers alone are read.
+    """
     found = []
     for file in sorted(folder.glob("rows*.bin")):
         with file.open("rb") as stream:
@@ -316,7 +333,11 @@ def whole_blocks(folder: Path) -> list[Block]:
                     break
                 magic, first, n_rows, size, when, crc = _HEADER.unpack(head)
                 left = os.fstat(stream.fileno()).st_size - stream.tell()
-                if magic != _MAGIC or left < size or zlib.crc32(stream.read(size)) != crc:
+                if magic != _MAGIC or left < size:
+                    break
+                if not verify:
+                    stream.seek(size, os.SEEK_CUR)
+                elif zlib.crc32(stream.read(size)) != crc:
                     break
                 found.append(Block(first, n_rows, file, at, when))
     return found
@@ -327,7 +348,7 @@ def writers(folder: Path) -> list[dict[str, Any]]:
     found = []
     for file in sorted(folder.glob("lock*")):
         try:
-            with file.open("r+") as stream:
+            with file.open() as stream:  # reading is enough: others may look, too
                 if not _try_lock(stream, alone=False):
                     found.append(_holder(file))
         except OSError:
@@ -335,7 +356,15 @@ def writers(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _stored_key(note: Path) -> Any:
+def stored_key(folder: Path) -> Any:
+    """What unfinished work depends on.
+
+    Raises
+    ------
+    OutputExistsError
+        If that cannot be read.
+    """
+    note = folder / KEY_FILE
     try:
         return json.loads(note.read_text())
     except ValueError as error:
@@ -397,7 +426,18 @@ def _inode(stream: BinaryIO) -> int:
     return os.fstat(stream.fileno()).st_ino
 
 
-def _sync_folder(folder: Path) -> None:
+def _write_whole(file: Path, text: str) -> None:
+    """Write a small file that is there whole or not at all."""
+    # A name of its own: several processes may begin at once, with the same content.
+    temporary = file.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
+    with temporary.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+
+
+def sync_folder(folder: Path) -> None:
     """Make a rename or a new file in a folder survive a power cut."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -18,7 +18,6 @@ from xrdpipe.errors import InputError
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
-    FORMAT,
     entry_uuid,
     fixed_strings,
     new_group,
@@ -26,10 +25,12 @@ from xrdpipe.store.nexus import (
     now,
     open_processed,
     put,
+    put_key,
     rows_dataset,
     text,
 )
-from xrdpipe.store.parts import Rows, key_text
+from xrdpipe.store.parts import Rows
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
 
 HC = 12.398419843320026
@@ -159,7 +160,9 @@ class PatternsHeader:
     note: str = NOTE
 
 
-def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[int, Rows]]) -> None:
+def write_patterns(
+    path: Path, header: PatternsHeader, blocks: Iterator[tuple[int, Rows]], kept: str = ""
+) -> None:
     """Write the whole file once, from blocks in row order.
 
     Parameters
@@ -167,9 +170,16 @@ def write_patterns(path: Path, header: PatternsHeader, blocks: Iterator[tuple[in
     blocks
         (first row, columns): ``VARIANT.SIGNAL`` (rows, bins), ``status``, ``flags``,
         ``reason`` and the counts, each (rows,).
+    kept
+        What is not lost if the disk refuses.
+
+    Raises
+    ------
+    EnvironmentProblemError
+        If the disk refuses.
     """
     n_rows = len(header.records)
-    with h5py.File(path, "w", libver=FORMAT) as file:
+    with whole_hdf5(path, kept=kept) as file:
         new_root(file)
         entry = _write_entry(file, header)
         frames = _write_frames(entry, header)
@@ -242,7 +252,7 @@ def _write_entry(file: h5py.File, header: PatternsHeader) -> h5py.Group:
     put(reduction, "reference", header.reference)
     put(reduction, "note", header.note)
     put(reduction, "sequence_index", 1)
-    put(reduction, "run_key", key_text(key))
+    put_key(reduction, key)
     given = new_group(reduction, "input", "NXparameters")
     for name, value in header.parameters.items():
         put(given, name, value)
@@ -368,7 +378,7 @@ def write_resampled(
     blocks
         (first row, patterns on the grid) in row order.
     """
-    with h5py.File(path, "w", libver=FORMAT) as file:
+    with whole_hdf5(path) as file:
         new_root(file)
         entry = new_group(file, "entry", "NXentry", default="data")
         for name in source.entry:
@@ -386,7 +396,7 @@ def write_resampled(
         put(process, "version", __version__)
         put(process, "date", now())
         put(process, "sequence_index", 2)
-        put(process, "run_key", key_text(key))
+        put_key(process, key)
         for name, value in details.items():
             put(process, name, value)
         data = new_group(entry, "data", "NXdata", signal="I", interpretation="spectrum")

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from xrdpipe import __version__
 from xrdpipe.store.nexus import (
-    FORMAT,
     entry_uuid,
     fixed_strings,
     new_group,
     new_root,
     now,
     put,
+    put_key,
     rows_dataset,
 )
-from xrdpipe.store.parts import key_text
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import Grid
 
 KEY_PATH = "entry/process/run_key"
@@ -92,28 +92,22 @@ def write_training_set(
         Arrays by the names of PATTERNS and TARGETS, and of what was drawn, one row per pattern, in
         order.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".writing")
-    try:
-        with h5py.File(temporary, "w", libver=FORMAT) as file:
-            new_root(file)
-            entry = new_group(file, "entry", "NXentry", default="data")
-            put(entry, "entry_identifier_uuid", entry_uuid(dict(about.key)))
-            _describe(entry, about)
-            data = new_group(
-                entry, "data", "NXdata", signal="masked", axes=[".", "two_theta"]
-            )  # fmt: skip
-            data.attrs["auxiliary_signals"] = ["unmasked", "spottiness", "coverage"]
-            put(data, "two_theta", about.grid.two_theta, units="degrees")
-            for name, meaning in PATTERNS.items():
-                rows_dataset(data, name, about.number, about.grid.size, long_name=meaning)
-            targets = new_group(entry, "targets", "NXcollection")
-            put(targets, "phase_names", fixed_strings(list(about.phase_names)))
-            drawn = new_group(entry, "drawn", "NXcollection")
-            _fill(data, targets, drawn, about.number, blocks)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_hdf5(path) as file:
+        new_root(file)
+        entry = new_group(file, "entry", "NXentry", default="data")
+        put(entry, "entry_identifier_uuid", entry_uuid(dict(about.key)))
+        _describe(entry, about)
+        data = new_group(
+            entry, "data", "NXdata", signal="masked", axes=[".", "two_theta"]
+        )  # fmt: skip
+        data.attrs["auxiliary_signals"] = ["unmasked", "spottiness", "coverage"]
+        put(data, "two_theta", about.grid.two_theta, units="degrees")
+        for name, meaning in PATTERNS.items():
+            rows_dataset(data, name, about.number, about.grid.size, long_name=meaning)
+        targets = new_group(entry, "targets", "NXcollection")
+        put(targets, "phase_names", fixed_strings(list(about.phase_names)))
+        drawn = new_group(entry, "drawn", "NXcollection")
+        _fill(data, targets, drawn, about.number, blocks)
 
 
 def _fill(
@@ -152,5 +146,5 @@ def _describe(entry: h5py.Group, about: TrainingSet) -> None:
     put(process, "program", "xrdpipe synthesize")
     put(process, "version", __version__)
     put(process, "date", now())
-    put(process, "run_key", key_text(about.key))
+    put_key(process, about.key)
     put(process, "config_json", json.dumps(dict(about.config), sort_keys=True))

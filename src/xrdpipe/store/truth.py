@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError, InputMissingError
+from xrdpipe.store.nexus import say_pipeline
+from xrdpipe.store.writing import whole_hdf5
 from xrdpipe.types import BoolArray
 
 TRUTH = "/entry/truth"
@@ -78,11 +80,12 @@ class Truth:
 
 def write_truth(path: Path, truth: Truth) -> None:
     """Write ``/entry/truth`` with units and meanings."""
-    with h5py.File(path, "w") as file:
+    with whole_hdf5(path) as file:
         entry = file.create_group("entry")
         entry.attrs["NX_class"] = "NXentry"
         group = entry.create_group("truth")
         group.attrs["NX_class"] = "NXcollection"
+        say_pipeline(group)
         group.create_dataset("phase_names", data=list(truth.phase_names), dtype=h5py.string_dtype())
         arrays: dict[str, NDArray[Any]] = {
             "presence": truth.presence.astype(np.uint8),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -153,7 +154,8 @@ class FileWatch:
 
     def look(self) -> Arrivals | None:
         """See :class:`Watch`."""
-        self._list()
+        with contextlib.suppress(OSError):  # a hiccup of the file server: at the next look
+            self._list()
         now = time.monotonic()
         found: list[tuple[str, Stamp]] = []
         for file in dict.fromkeys([*self._changed(now), *self._refused, *self._queue]):
@@ -277,7 +279,10 @@ class ReopenWatch:
     def look(self) -> Arrivals | None:
         """See :class:`Watch`."""
         now = time.monotonic()
-        seen = self._beside()
+        try:
+            seen = self._beside()
+        except OSError:
+            return None
         same = seen == self._seen and now - self._looked < LEAST_LOOKS
         if same and not self._more and not self._trials.waiting:
             return None

@@ -21,7 +21,7 @@ from xrdpipe.errors import (
 )
 from xrdpipe.frames import open_frames
 from xrdpipe.nn.model_folder import find_model
-from xrdpipe.schema import LOST
+from xrdpipe.schema import LOST, FrameStatus
 from xrdpipe.stages.ahead import import_ahead
 from xrdpipe.stages.integrate import first_frame, prepare
 from xrdpipe.stages.job import Job
@@ -35,7 +35,7 @@ from xrdpipe.stages.live.arrivals import (
     open_watch,
 )
 from xrdpipe.stages.live.ends import Ends
-from xrdpipe.stages.live.kept import KeptRows, usable
+from xrdpipe.stages.live.kept import KeptRows
 from xrdpipe.stages.live.mapping import GrowingMap, check_output
 from xrdpipe.stages.normalisation import Normalisation
 from xrdpipe.stages.reduction import Execution, reduced_blocks
@@ -47,6 +47,9 @@ from xrdpipe.types import FrameSource, Progress
 
 PAUSE = 0.1
 """Seconds between two looks at the frames; longer where a look takes long."""
+
+SECONDS_BETWEEN_NOTES = 5.0
+"""Of what is wrong with the first frame: a file that grows has another size every time."""
 
 LOOK_SHARE = 0.3
 """Looks that find nothing may take this share of the time."""
@@ -177,8 +180,8 @@ class _Loop:
 
     def run(self) -> None:
         """Until the scan is over or somebody asks to stop."""
-        self._progress.start("follow", self._ends.expect or 0)
         self._continue()
+        self._progress.start("follow", self._ends.expect or 0, len(self._number))
         marked = ""
         while not self._stop():
             begun = time.monotonic()
@@ -204,14 +207,13 @@ class _Loop:
             self._show(arrivals, rows)
         if self._number:
             self._progress.note(f"continuing: {len(self._number)} frames were already integrated")
-            self._progress.advance(len(self._number))
 
     def _take(self, arrivals: Arrivals) -> None:
         """Integrate some frames; keep their rows, show them."""
         source = Fingerprinted(arrivals.source)
         job = dataclasses.replace(
             self._job,
-            source=source.as_source(),
+            source=source.as_source() if self._watch.growing else arrivals.source,
             normalisation=_every(len(arrivals.source.records), self._divisor),
         )
         by_row = {arrival.row: arrival for arrival in arrivals.frames}
@@ -221,7 +223,7 @@ class _Loop:
             self._collect(here, rows, source)
 
     def _collect(self, frames: list[Arrival], rows: Rows, source: Fingerprinted) -> None:
-        good = usable(rows)
+        good = rows["status"] == FrameStatus.OK
         # Nothing measured: the space for the pixels may be there before the pixels.
         blank = good & ~(rows["max"] > 0)
         taken = np.zeros(good.size, bool)
@@ -242,7 +244,7 @@ class _Loop:
             return
         some = {name: values[places] for name, values in rows.items()}
         used = [frames[place] for place in places.tolist()]
-        digests = ["" if not self._watch.growing else source.digests[a.row] for a in used]
+        digests = [source.digests.get(arrival.row, "") for arrival in used]
         self._rows.keep(used, some, digests, self._divisor or 1.0)
         before = len(self._number)
         self._show(used, some)
@@ -303,7 +305,7 @@ def _wait_for_first(
     InputMissingError
         If the scan ends without one.
     """
-    said = ""
+    said, when = "", 0.0
     while True:
         ended = ends.marked
         try:
@@ -322,9 +324,9 @@ def _wait_for_first(
             raise InputMissingError(
                 f"{ended} says that the scan is over, but no frame can be read: {why}"
             )
-        if why != said:
+        if why != said and time.monotonic() - when > SECONDS_BETWEEN_NOTES:
             note(f"waiting for the first frame: {why}")
-            said = why
+            said, when = why, time.monotonic()
         stop.check("nothing was integrated yet")
         time.sleep(PAUSE)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.errors import FrameError
-from xrdpipe.schema import FrameFlag, FrameStatus
+from xrdpipe.schema import FrameFlag
 from xrdpipe.stages.job import Job, columns_of
 from xrdpipe.stages.live.arrivals import Arrival, digest, frame_of
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, reduced_blocks
@@ -50,6 +50,8 @@ class _Kept:
     stamp: tuple[int, int]
     digest: str
     divisor: float
+    retried: bool
+    """Read at a second try, which a later run would not say of it."""
 
 
 class KeptRows:
@@ -169,8 +171,9 @@ class KeptRows:
         for place, (file, part, size, mtime, content, divisor) in enumerate(
             zip(*columns, digests, divisors, strict=True)
         ):
+            retried = bool(rows["flags"][place] & FrameFlag.RETRIED)
             self._rows[file.decode(), part] = _Kept(
-                number, place, (size, mtime), content.decode(), divisor
+                number, place, (size, mtime), content.decode(), divisor, retried
             )
         self._arrived += rows["file"].size
 
@@ -184,7 +187,7 @@ class KeptRows:
             record = job.source.records[row]
             file, place = frame_of(record)
             kept = self._rows.get((os.path.relpath(file, self._base), place))
-            if kept is None or record.problem:
+            if kept is None or kept.retried or record.problem:
                 continue
             try:
                 if kept.divisor != job.normalisation.divisor(row):
@@ -200,12 +203,6 @@ class KeptRows:
             same = pool.map(lambda row: _digest_of(job, row) == unsure[row].digest, unsure)
             found |= {row: unsure[row] for row, agrees in zip(unsure, same, strict=True) if agrees}
         return found
-
-
-def usable(rows: Rows) -> NDArray[np.bool_]:
-    """Rows that are kept: of good frames that were read at once, as a later run would read them."""
-    retried = (rows["flags"] & FrameFlag.RETRIED) != 0
-    return np.asarray((rows["status"] == FrameStatus.OK) & ~retried, np.bool_)
 
 
 def live_key(job: Job) -> dict[str, Any]:
