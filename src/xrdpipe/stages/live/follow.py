@@ -45,14 +45,23 @@ from xrdpipe.store.parts import Rows
 from xrdpipe.store.patterns import KEY_PATH
 from xrdpipe.types import FrameSource, Progress
 
-PAUSE = 0.1
-"""Seconds between two looks at the frames; longer where a look takes long."""
+PERIOD = 0.25
+"""Seconds between two looks at the frames: what came meanwhile is integrated and judged at once:
+one frame by itself takes as long as several."""
+
+FEW = 8
+"""So many frames are integrated by one thread: the kernel takes them side by side, and one frame
+costs it almost what eight do."""
+
+MANY = 32
+"""So many new frames at a look, and the next look follows at once."""
+
+REST = 2.0
+"""A look that finds nothing and takes long (in a folder of very many files) is followed by a rest
+of so many times its length."""
 
 SECONDS_BETWEEN_NOTES = 5.0
 """Of what is wrong with the first frame: a file that grows has another size every time."""
-
-LOOK_SHARE = 0.3
-"""Looks that find nothing may take this share of the time."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +197,15 @@ class _Loop:
             arrivals = self._watch.look()
             if arrivals is not None:
                 self._take(arrivals)
+            busy = arrivals is not None and len(arrivals.frames) >= MANY
             for growing in self._maps:
-                growing.step(busy=arrivals is not None and len(arrivals.frames) > 32)
+                growing.step(busy)
             if self._over(marked, idle=arrivals is None):
                 break
             marked = self._ends.marked
-            if arrivals is None and not any(growing.behind for growing in self._maps):
-                time.sleep(max(PAUSE, (time.monotonic() - begun) / LOOK_SHARE))
+            if not busy and not any(growing.behind for growing in self._maps):
+                spent = time.monotonic() - begun
+                time.sleep(max(PERIOD - spent, spent * REST if arrivals is None else 0))
         for growing in self._maps:
             growing.save_last()
         self._progress.done()
@@ -211,8 +222,12 @@ class _Loop:
     def _take(self, arrivals: Arrivals) -> None:
         """Integrate some frames; keep their rows, show them."""
         source = Fingerprinted(arrivals.source)
+        config = self._job.config
+        if len(arrivals.frames) <= FEW:
+            config = dataclasses.replace(config, threads=1)
         job = dataclasses.replace(
             self._job,
+            config=config,
             source=source.as_source() if self._watch.growing else arrivals.source,
             normalisation=_every(len(arrivals.source.records), self._divisor),
         )
@@ -328,7 +343,7 @@ def _wait_for_first(
             note(f"waiting for the first frame: {why}")
             said, when = why, time.monotonic()
         stop.check("nothing was integrated yet")
-        time.sleep(PAUSE)
+        time.sleep(PERIOD)
 
 
 def _common_divisor(job: Job) -> float | None:

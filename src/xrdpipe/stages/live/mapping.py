@@ -149,10 +149,10 @@ class GrowingMap:
     def step(self, busy: bool) -> None:
         """Judge some patterns, show them, write the partial map: as far as it is their turn."""
         now = time.monotonic()
-        if self._queue and (not busy or now >= self._next_judge):
+        if self._queue and now >= self._next_judge:
             self._judge()
             spent = time.monotonic() - now
-            self._next_judge = now + spent / JUDGE_SHARE
+            self._next_judge = now + (spent / JUDGE_SHARE if busy else 0)
         if self._unshown and time.monotonic() >= self._next_show:
             self.show()
         if self._unsaved and time.monotonic() >= self._next_save:
@@ -160,8 +160,8 @@ class GrowingMap:
 
     @property
     def behind(self) -> bool:
-        """True if patterns wait to be judged or shown."""
-        return bool(self._queue) or self._unshown
+        """True if patterns wait to be judged."""
+        return bool(self._queue)
 
     def show(self) -> None:
         """Bring the view up to date."""
