@@ -22,7 +22,7 @@ from xrdpipe.frames import open_frames
 from xrdpipe.frames.images import ImageSeries
 from xrdpipe.frames.names import image_suffix, original_name, pattern
 from xrdpipe.frames.source import matching, natural_sort
-from xrdpipe.stages.live.trials import Stamp, Trials, stamp_of
+from xrdpipe.stages.live.trials import STILL, Stamp, Trials, stamp_of
 from xrdpipe.types import Encoded, FrameRecord, FrameSource
 
 AT_ONCE = 256
@@ -99,6 +99,10 @@ class Watch(Protocol):
     def waiting(self) -> int:
         """Frames seen and not yet used or given up."""
 
+    @property
+    def still(self) -> bool:
+        """True if nothing tells that a writer has not closed its file yet."""
+
 
 def open_watch(frames: Sequence[str], source: FrameSource, note: Callable[[str], None]) -> Watch:
     """Watch what ``source`` was opened from.
@@ -151,6 +155,11 @@ class FileWatch:
     def waiting(self) -> int:
         """Files that were seen and not yet used or given up."""
         return len(self._queue) + self._trials.waiting
+
+    @property
+    def still(self) -> bool:
+        """True: files of one frame are closed, or are looked at again at the end."""
+        return True
 
     def look(self) -> Arrivals | None:
         """See :class:`Watch`."""
@@ -269,12 +278,17 @@ class ReopenWatch:
         self._trials = Trials()
         self._more = False
         self._seen: list[tuple[str, int, int]] = []
-        self._looked = -np.inf
+        self._looked = self._changed = -np.inf
 
     @property
     def waiting(self) -> int:
         """Frames that were seen and not yet used or given up."""
         return self._trials.waiting + self._more
+
+    @property
+    def still(self) -> bool:
+        """True if no file has changed for a while: a file changes as its writer closes it."""
+        return time.monotonic() - self._changed > STILL
 
     def look(self) -> Arrivals | None:
         """See :class:`Watch`."""
@@ -283,6 +297,8 @@ class ReopenWatch:
             seen = self._beside()
         except OSError:
             return None
+        if seen != self._seen:
+            self._changed = now
         same = seen == self._seen and now - self._looked < LEAST_LOOKS
         if same and not self._more and not self._trials.waiting:
             return None

@@ -293,10 +293,10 @@ class _Loop:
         """Whether the scan has ended; says why."""
         ends, seen = self._ends, len(self._number)
         waiting = self._watch.waiting
-        if ends.expect is not None and seen >= ends.expect:
+        if ends.expect is not None and seen >= ends.expect and self._watch.still:
             self._progress.note(f"the scan is over: {seen} frames, as expected")
             return True
-        if not idle or waiting:
+        if not idle or waiting or not self._watch.still:
             return False
         if marked:
             self._progress.note(f"the scan is over: {marked} is there, after {seen} frames")
