@@ -34,6 +34,7 @@ from xrdpipe.types import Outcome, Progress
 if TYPE_CHECKING:
     from xrdpipe.campaign import Run
     from xrdpipe.pipeline import Pipeline, ScanName, Step
+    from xrdpipe.stages.live.ends import Ends
     from xrdpipe.stages.reduction import Execution
 
 app = typer.Typer(
@@ -125,7 +126,7 @@ class Reporter:
             self._bar.update(task, completed=self._seen, rate=f"{rate:.1f}/s{lost_text}")
         elif now - self._spoke > SECONDS_BETWEEN_LINES:
             self._spoke = now
-            left = (self._total - self._seen) / max(rate, 1e-9)
+            left = max(self._total - self._seen, 0) / max(rate, 1e-9)  # a total may be unknown
             if self._json:
                 self._say_event(
                     "progress",
@@ -404,6 +405,27 @@ def run_pipeline(
             metavar="I/N",
         ),
     ] = None,
+    follow: typing.Annotated[
+        bool,
+        typer.Option("--follow", help="Map frames as they come, until the scan is over."),
+    ] = False,
+    expect: typing.Annotated[
+        int | None, typer.Option(help="With --follow: the scan has so many frames.", metavar="N")
+    ] = None,
+    timeout: typing.Annotated[
+        float | None,
+        typer.Option(
+            help="With --follow: the scan is over after so many seconds without a new frame "
+            "(default: 60).",
+            metavar="S",
+        ),
+    ] = None,
+    end_marker: typing.Annotated[
+        str | None,
+        typer.Option(
+            help="With --follow: the scan is over once this file is there.", metavar="FILE"
+        ),
+    ] = None,
     log_json: _LogJson = False,
 ) -> None:
     """Run the steps of a pipeline file in order, for one scan or many.
@@ -416,6 +438,7 @@ def run_pipeline(
     def work(progress: Progress) -> Outcome:
         from xrdpipe import campaign
         from xrdpipe.pipeline import read_pipeline
+        from xrdpipe.stages.live.ends import Ends
 
         if restart and resume:
             raise OptionError("--restart and --resume contradict each other.")
@@ -424,9 +447,19 @@ def run_pipeline(
                 f"--shard and {'--restart' if restart else '--scheduler'} exclude each other: "
                 "shards share the work that is there, each with the cores of its own process."
             )
+        if not follow and (expect, timeout, end_marker) != (None, None, None):
+            raise OptionError("--expect, --timeout and --end-marker need --follow.")
+        if follow and (shard or scheduler):
+            raise OptionError(
+                f"--follow and {'--shard' if shard else '--scheduler'} exclude each other: frames "
+                "that come one by one are integrated here."
+            )
         file = read_pipeline(pipeline, set_ or ())
         planned = _planned(file, scan, more, restart)
-        with _way_to_run(scheduler, shard, file.cluster) as run:
+        if follow and len(planned) > 1:
+            raise OptionError(f"--follow takes one --scan at a time, got {len(planned)}.")
+        ends = Ends(expect, timeout, end_marker) if follow else None
+        with _way_to_run(scheduler, shard, ends, file.cluster) as run:
             if check:
                 return campaign.check_scans(planned, progress)
             return _run_planned(planned, progress, run)
@@ -436,11 +469,14 @@ def run_pipeline(
 
 @contextmanager
 def _way_to_run(
-    scheduler: str | None, shard: str | None, options: config.ClusterConfig
+    scheduler: str | None, shard: str | None, ends: Ends | None, options: config.ClusterConfig
 ) -> Iterator[Run]:
-    """How the steps of a scan are run: here, on a cluster, or a share of them."""
-    from xrdpipe.pipeline import run_steps
+    """How the steps of a scan are run: here, on a cluster, a share of them, or as frames come."""
+    from xrdpipe.pipeline import follow_steps, run_steps
 
+    if ends is not None:
+        yield partial(follow_steps, ends=ends)
+        return
     if shard is not None:
         from xrdpipe.shards import run_shard
         from xrdpipe.stages.shard import Shard

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xrdpipe import config
 from xrdpipe.bounds import check_text
@@ -24,6 +24,7 @@ from xrdpipe.store.nexus import in_pipeline
 from xrdpipe.types import Outcome, Progress
 
 if TYPE_CHECKING:
+    from xrdpipe.stages.live.ends import Ends
     from xrdpipe.stages.reduction import Execution
 
 LOOK_ONLY = ("inspect", "validate", "status")
@@ -263,16 +264,61 @@ def run_steps(steps: list[Step], progress: Progress, execution: Execution | None
 
     ``execution`` says where frames are integrated; None: by the threads of this process.
     """
+    _tell_outside(steps, progress)
+    return _together(steps, [_run_step(step, progress, execution) for step in steps])
+
+
+def _tell_outside(steps: list[Step], progress: Progress) -> None:
     for step in steps:
         written = getattr(step.settings, "output", None)
         if written is not None and not written.resolve().is_relative_to(Path.cwd()):
             progress.note(f"{step.name} writes outside the current folder: {written}")
-    outcomes = []
-    for step in steps:
-        progress.note(f"── {step.name}")
-        with in_pipeline(step.record):
-            on = execution if step.stage in INTEGRATING else None
-            outcomes.append(run_stage(step.stage, step.settings, progress, on))
+
+
+def follow_steps(steps: list[Step], ends: Ends, progress: Progress) -> Outcome:
+    """Run steps while the frames are still being measured.
+
+    The first step that takes frames is followed until the scan is over, together with every map
+    of its patterns. Then it and the steps after it are run as usual, from the rows that are there.
+    Steps before it are run first.
+
+    Raises
+    ------
+    OptionError
+        If no step takes frames.
+    """
+    from xrdpipe.stages.live.follow import follow
+
+    at = next((n for n, step in enumerate(steps) if _takes_frames(step)), None)
+    if at is None:
+        raise OptionError(
+            "--follow: no step takes frames; expected [integrate], or [map] with a poni."
+        )
+    _tell_outside(steps, progress)
+    first, later = steps[at], steps[at + 1 :]
+    outcomes = [_run_step(step, progress) for step in steps[:at]]
+    progress.note(f"── {first.name}, as frames come")
+    integration, maps = _integration_and_maps(first, later)
+    with follow(integration, maps, ends, progress) as followed:
+        if followed.restart:
+            settings = cast("config.IntegrateConfig", first.settings)
+            first = replace(first, settings=replace(settings, restart=True))
+        outcomes.append(_run_step(first, progress, followed.execution))
+        followed.integrated()
+        outcomes += [_run_step(step, progress) for step in later]
+        followed.mapped()
+    return _together(steps, outcomes)
+
+
+def _run_step(step: Step, progress: Progress, execution: Execution | None = None) -> Outcome:
+    progress.note(f"── {step.name}")
+    with in_pipeline(step.record):
+        on = execution if step.stage in INTEGRATING else None
+        return run_stage(step.stage, step.settings, progress, on)
+
+
+def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
+    """The end of the last step, with what all of them lost and said."""
     return Outcome(
         outcomes[-1].path,
         sum(outcome.lost for outcome in outcomes),
@@ -283,6 +329,40 @@ def run_steps(steps: list[Step], progress: Progress, execution: Execution | None
             if step.stage != "evaluate"  # writes nothing that could have been there
         ),
     )
+
+
+def _takes_frames(step: Step) -> bool:
+    """Whether a step integrates frames."""
+    settings = step.settings
+    if isinstance(settings, config.MapConfig):
+        return settings.poni is not None
+    return isinstance(settings, config.IntegrateConfig)
+
+
+def _integration_and_maps(
+    first: Step, later: list[Step]
+) -> tuple[config.IntegrateConfig, list[tuple[config.MapConfig, Path]]]:
+    """How a step integrates its frames, and the maps made of its patterns with their files."""
+    from xrdpipe.nn.model_folder import find_model, read_card
+    from xrdpipe.stages.map import integration_of
+
+    maps = []
+    integration = first.settings
+    if isinstance(integration, config.MapConfig):
+        output = integration.output or Path("map.h5")
+        maps.append((integration, output))
+        integration = integration_of(integration, output, read_card(find_model(integration.model)))
+    assert isinstance(integration, config.IntegrateConfig)
+    patterns = (integration.output or Path("patterns.h5")).resolve()
+    for step in later:
+        settings = step.settings
+        if (
+            isinstance(settings, config.MapConfig)
+            and settings.poni is None
+            and [Path(name).resolve() for name in settings.patterns] == [patterns]
+        ):
+            maps.append((settings, settings.output or Path("map.h5")))
+    return integration, maps
 
 
 def _apply(tables: dict[str, Any], change: str) -> None:

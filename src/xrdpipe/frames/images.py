@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,6 +180,12 @@ class ImageSeries:
                 "give it on its own",
             )
         return frame
+
+    def holding(self, records: Sequence[FrameRecord]) -> ImageSeries:
+        """The same kind of frames in other files, which are not looked at before they are read."""
+        other = copy.copy(self)
+        other.records = tuple(records)
+        return other
 
     def fetch(self, row: int) -> Encoded | NDArray[Any]:
         """The pixels without their header, past fabio where its file is of the simplest kind."""

@@ -215,7 +215,14 @@ class BatchReducer:
         list
             Per frame its rows; the error of a frame without counts; None where another way has to
             decide: the frame is damaged, or not as the first was.
+
+        Raises
+        ------
+        ValueError
+            If there are more.
         """
+        if len(frames) > self.size:
+            raise ValueError(f"{len(frames)} frames, at most {self.size} at once")
         result = self._summing.integrate(frames, self._off, self._work)
         whole = result.sums
         bins = self._bins

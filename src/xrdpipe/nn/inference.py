@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,12 +25,12 @@ from xrdpipe.nn.networks import Network, make_network
 from xrdpipe.types import FloatArray
 
 BLOCK = 256
-"""Rows per call of the network, aligned to row 0, the last block padded: results then do not
-depend on how many rows are asked for (decision 22)."""
+"""Rows whose channels are built at once, aligned to row 0."""
 
 STRETCH = 32
-"""Rows that go through a network at once: its features then stay in the cache, which makes it
-twice as fast as a whole block."""
+"""Rows that go through a network at once, the last ones padded: results then do not depend on how
+many rows are asked for (decision 22). Its features stay in the cache, which makes it twice as fast
+as a whole block."""
 
 MAP_ROWS = 1024
 """Patterns of a map, evenly spaced, that its free components are found from."""
@@ -95,7 +96,8 @@ class Ensemble:
     ) -> NDArray[np.float64]:
         """Log-odds of up to 256 rows before calibration, shape (members, rows, K)."""
         views = build_channels(self.channels, intensity, coverage, spottiness)
-        padded = np.zeros((BLOCK, *views.shape[1:]), dtype=np.float32)
+        stretches = -(-len(views) // STRETCH)
+        padded = np.zeros((stretches * STRETCH, *views.shape[1:]), dtype=np.float32)
         padded[: len(views)] = views
         with torch.inference_mode():
             batch = torch.from_numpy(padded).to(self.device)
@@ -285,6 +287,20 @@ def prior_shift(
     clipped = np.clip(np.asarray(probability, dtype=float), tiny, 1 - tiny)
     shift = np.log(after / (1 - after)) - np.log(before / (1 - before))
     return logistic(np.log(clipped / (1 - clipped)) + shift).astype(np.float32)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: several wait for each other where others keep the cores busy.
+
+    A few rows then take ten times as long.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,15 @@ from xrdpipe.stages.versions import software_versions
 from xrdpipe.store.maps import KEY_PATH, MapHeader, write_map, write_map_into_patterns
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import FloatArray, FrameSource, Grid, Outcome, Predictions, Progress
+from xrdpipe.types import (
+    FloatArray,
+    FrameSource,
+    Grid,
+    Outcome,
+    Patterns,
+    Predictions,
+    Progress,
+)
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
@@ -153,43 +162,53 @@ def predict(
     source: PatternsFile, decision: Decision, progress: Progress, clock: Clock | None = None
 ) -> Predictions:
     """Probabilities of every row, in blocks of 256 rows aligned to row 0 (decision 22)."""
-    from xrdpipe.nn.inference import prior_shift
-
     clock = clock or Clock()
-
-    n_phases = len(decision.card.phases)
-    probability = np.full((source.n_rows, n_phases), np.nan, np.float32)
-    spread = np.full_like(probability, np.nan)
-    unknown = np.full(source.n_rows, np.nan, np.float32)
-    status = source.status.astype(np.uint8).copy()
     patterns_of_map = (
         (first, patterns.intensity, patterns.coverage)
         for first, patterns in resampled_blocks(source, decision.card.grid, decision.plan)
     )
     model = decision.model.for_map(source.n_rows, patterns_of_map)
+    decision = dataclasses.replace(decision, model=model)
     progress.start("map", source.n_rows)
+    found = []
     blocks = resampled_blocks(source, decision.card.grid, decision.plan)
-    for first, patterns in clock.each("resample", blocks):
-        where = slice(first, first + patterns.intensity.shape[0])
-        usable = (patterns.status == FrameStatus.OK) & inside_grid(patterns.intensity)
-        outside = (patterns.status == FrameStatus.OK) & ~usable
-        status[where][outside] = PixelStatus.OUTSIDE_GRID
+    for _, patterns in clock.each("resample", blocks):
         with clock("infer"):
-            block, width, strange = model.predict(
-                patterns.intensity, patterns.coverage, patterns.spottiness
-            )
-        if decision.prior != decision.card.prior:
-            block = prior_shift(block, decision.card.prior, decision.prior)
-        seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
-        failed = usable & ~np.isfinite(block).all(axis=1)
-        status[where][failed] = PixelStatus.MODEL_FAILED
-        good = (usable & ~failed)[:, None] & seen
-        probability[where] = np.where(good, block, np.nan)
-        spread[where] = np.where(good, width, np.nan)
-        unknown[where] = np.where(usable & ~failed, strange, np.nan)
+            found.append(judge(patterns, decision))
         progress.advance(patterns.intensity.shape[0])
     progress.done()
-    return Predictions(probability, spread, unknown, status)
+    return Predictions(
+        np.concatenate([block.probability for block in found]),
+        np.concatenate([block.spread for block in found]),
+        np.concatenate([block.unknown for block in found]),
+        np.concatenate([block.status for block in found]),
+    )
+
+
+def judge(patterns: Patterns, decision: Decision) -> Predictions:
+    """What the model says of some patterns on its grid, and why it says nothing of others."""
+    from xrdpipe.nn.inference import prior_shift
+
+    measured = patterns.status == FrameStatus.OK
+    usable = measured & inside_grid(patterns.intensity)
+    probability, spread, unknown = decision.model.predict(
+        patterns.intensity, patterns.coverage, patterns.spottiness
+    )
+    if decision.prior != decision.card.prior:
+        probability = prior_shift(probability, decision.card.prior, decision.prior)
+    seen = determined(decision.card, np.isfinite(patterns.intensity).astype(np.float32))
+    failed = usable & ~np.isfinite(probability).all(axis=1)
+    status = patterns.status.astype(np.uint8)
+    status[measured & ~usable] = PixelStatus.OUTSIDE_GRID
+    status[failed] = PixelStatus.MODEL_FAILED
+    judged = usable & ~failed
+    good = judged[:, None] & seen
+    return Predictions(
+        np.where(good, probability, np.nan).astype(np.float32),
+        np.where(good, spread, np.nan).astype(np.float32),
+        np.where(judged, unknown, np.nan).astype(np.float32),
+        status,
+    )
 
 
 def together(masked: Predictions, unmasked: Predictions) -> Predictions:

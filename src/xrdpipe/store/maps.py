@@ -18,6 +18,7 @@ from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (
+    PENDING_PATH,
     entry_uuid,
     fixed_strings,
     new_group,
@@ -61,6 +62,7 @@ def write_map(
     phase_map: PhaseMap,
     grid: Grid,
     blocks: Iterator[tuple[int, Patterns]] | None = None,
+    pending: int | None = None,
 ) -> None:
     """Write a map file of its own, linked to its patterns by a relative path.
 
@@ -70,6 +72,8 @@ def write_map(
         Where it will lie; the link is relative to its folder.
     blocks
         Resampled patterns to store too (``--with-patterns``), in row order.
+    pending
+        Pixels that still wait for their frame; marks the map as partial, to be replaced.
     """
     with whole_hdf5(path) as file:
         new_root(file)
@@ -81,6 +85,8 @@ def write_map(
         target = os.path.relpath(header.patterns.resolve(), path.resolve().parent)
         entry["patterns"] = h5py.ExternalLink(target, "/entry")
         _write_groups(entry, header, phase_map)
+        if pending is not None:
+            put(file, PENDING_PATH, pending, long_name="pixels without a frame yet")
         if blocks is not None:
             _write_map_patterns(entry, phase_map.scan, grid, blocks)
 

@@ -32,6 +32,10 @@ _PIPELINE: ContextVar[Mapping[str, Any] | None] = ContextVar("pipeline", default
 """The step of a pipeline that is running, for the record only: no number depends on it."""
 
 
+PENDING_PATH = "entry/phase_map/pending"
+"""Pixels that still wait for their frame: a map that has this is partial and may be replaced."""
+
+
 def now() -> str:
     """Local time with zone, ISO 8601."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -157,6 +161,8 @@ def already_done(output: Path, key: dict[str, Any], key_path: str, restart: bool
     old: Any = None
     try:
         with h5py.File(output, "r", locking=False) as file:
+            if PENDING_PATH in file:
+                return False
             if key_path in file:
                 old = json.loads(text(file[key_path]))
     except (OSError, ValueError, KeyError, RuntimeError, TypeError):

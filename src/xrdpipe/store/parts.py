@@ -63,6 +63,8 @@ class Block:
     time: float
 
 
+PART_SUFFIX = ".part"
+
 KEY_FILE, COLUMNS_FILE = "run.json", "columns.json"
 """In the folder: what the rows depend on, and what each row holds."""
 
@@ -115,11 +117,19 @@ class PartFolder:
     writer
         A process that does a share of the rows beside others has a name, and a file of blocks of
         that name; without one, the folder is this process's alone.
+    suffix
+        Of the folder, where it is not ``.part``.
     """
 
-    def __init__(self, output: Path, columns: Mapping[str, Column], writer: str = "") -> None:
+    def __init__(
+        self,
+        output: Path,
+        columns: Mapping[str, Column],
+        writer: str = "",
+        suffix: str = PART_SUFFIX,
+    ) -> None:
         self.output = output
-        self.folder = part_folder(output)
+        self.folder = output.with_name(output.name + suffix)
         self._columns = dict(columns)
         self._writer = writer
         self._own = self.folder / (f"rows-{writer}.bin" if writer else "rows.bin")
@@ -198,6 +208,16 @@ class PartFolder:
                 repeated = max(end - block.first, 0)
                 yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
                 end = past
+
+    def block(self, number: int) -> Rows:
+        """One block by the order in which blocks were appended."""
+        block = self._known[number]
+        with block.file.open("rb") as stream:
+            return self._read(stream, block)
+
+    def __len__(self) -> int:
+        """Number of blocks."""
+        return len(self._known)
 
     def discard(self) -> None:
         """Remove the folder: the output is written."""
@@ -288,7 +308,7 @@ def refuse_another(folder: Path, key: Mapping[str, Any]) -> None:
 
 def part_folder(output: Path) -> Path:
     """Where the unfinished work of an output lies."""
-    return output.with_name(output.name + ".part")
+    return output.with_name(output.name + PART_SUFFIX)
 
 
 def discard_leftover(output: Path) -> None:

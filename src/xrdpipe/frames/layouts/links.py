@@ -106,9 +106,8 @@ def follow(start: h5py.Group, name: str, depth: int = 0) -> h5py.Group | h5py.Da
     for number, part in enumerate(parts):
         file = group.file.filename
         path = f"{group.name.rstrip('/')}/{part}"
-        lost = LostDatasetError(file, path, FrameStatus.MISSING, f"{file} has no dataset {path}")
         if not isinstance(group, h5py.Group) or depth > MAX_LINKS:
-            raise lost
+            raise _absent(file, path)
         link = group.get(part, getlink=True)
         rest = "/".join(parts[number + 1 :])
         if isinstance(link, h5py.SoftLink):
@@ -120,8 +119,13 @@ def follow(start: h5py.Group, name: str, depth: int = 0) -> h5py.Group | h5py.Da
         try:
             group = group[part]
         except (KeyError, OSError, RuntimeError) as error:
-            raise lost from error
+            raise _absent(file, path) from error
     return group
+
+
+def _absent(file: str, path: str) -> LostDatasetError:
+    # No variable of who raises it: the file would stay open as long as the two hold each other.
+    return LostDatasetError(file, path, FrameStatus.MISSING, f"{file} has no dataset {path}")
 
 
 def find(start: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
