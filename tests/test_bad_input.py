@@ -320,7 +320,7 @@ def test_a_frame_that_vanishes_while_the_scan_is_integrated(tmp_path, scan, poni
     outcome = xrdpipe.integrate(
         **options,
         output=tmp_path / "bad.h5",
-        progress=Progress(start=lambda label, total: gone.unlink()),
+        progress=Progress(start=lambda label, total, done: gone.unlink()),
     )
     assert outcome.lost == 1
     assert_one_row_lost(tmp_path / "bad.h5", tmp_path / "good.h5", 2, FrameStatus.MISSING)

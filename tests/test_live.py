@@ -122,7 +122,7 @@ class Writer(threading.Thread):
 
 
 def follow(path, ends, notes=None):
-    return follow_steps(load_pipeline(str(path)), ends, (notes or Notes()).progress)
+    return follow_steps(load_pipeline(str(path)), (notes or Notes()).progress, ends)
 
 
 def same_as_batch(tmp_path):
@@ -493,7 +493,7 @@ def test_what_cannot_be_followed_is_refused(
     put(incoming, 1, images[1])
     steps = load_pipeline(str(pipeline(tmp_path, poni, incoming)), (change,))
     with pytest.raises(error, match=message):
-        follow_steps(steps, Ends(expect=1), Progress())
+        follow_steps(steps, Progress(), Ends(expect=1))
 
 
 def test_nothing_of_another_is_replaced_and_a_scan_may_end_without_frames(

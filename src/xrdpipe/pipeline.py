@@ -275,7 +275,7 @@ def _tell_outside(steps: list[Step], progress: Progress) -> None:
             progress.note(f"{step.name} writes outside the current folder: {written}")
 
 
-def follow_steps(steps: list[Step], ends: Ends, progress: Progress) -> Outcome:
+def follow_steps(steps: list[Step], progress: Progress, ends: Ends) -> Outcome:
     """Run steps while the frames are still being measured.
 
     The first step that takes frames is followed until the scan is over, together with every map
