@@ -332,6 +332,8 @@ def _on_cluster(
         yield cluster.execution
 
 
+_CLUSTER = "Clusters"
+
 _Scheduler = typing.Annotated[
     str | None,
     typer.Option(
@@ -341,6 +343,7 @@ _Scheduler = typing.Annotated[
         "'cluster' says what its jobs ask for).",
         metavar="local[:N]|tcp://HOST:PORT|slurm",
         show_default=False,
+        rich_help_panel=_CLUSTER,
     ),
 ]
 
@@ -377,6 +380,9 @@ for _name, _kind in config.STAGES.items():
     app.command(_name)(_command(_name, _kind))
 
 
+_FOLLOWING = "Following a scan while it is measured"
+
+
 @app.command("run")
 def run_pipeline(
     pipeline: typing.Annotated[
@@ -403,27 +409,35 @@ def run_pipeline(
             help="Integrate only the I-th of N shares of the frames, for job arrays; "
             "'xrdpipe merge' completes the pipeline.",
             metavar="I/N",
+            rich_help_panel=_CLUSTER,
         ),
     ] = None,
     follow: typing.Annotated[
         bool,
-        typer.Option("--follow", help="Map frames as they come, until the scan is over."),
+        typer.Option(
+            "--follow",
+            help="Map frames as they come, until the scan is over.",
+            rich_help_panel=_FOLLOWING,
+        ),
     ] = False,
     expect: typing.Annotated[
-        int | None, typer.Option(help="With --follow: the scan has so many frames.", metavar="N")
+        int | None,
+        typer.Option(help="The scan has so many frames.", metavar="N", rich_help_panel=_FOLLOWING),
     ] = None,
     timeout: typing.Annotated[
         float | None,
         typer.Option(
-            help="With --follow: the scan is over after so many seconds without a new frame "
-            "(default: 60).",
+            help="The scan is over after so many seconds without a new frame (default: 60).",
             metavar="S",
+            rich_help_panel=_FOLLOWING,
         ),
     ] = None,
     end_marker: typing.Annotated[
         str | None,
         typer.Option(
-            help="With --follow: the scan is over once this file is there.", metavar="FILE"
+            help="The scan is over once this file is there.",
+            metavar="FILE",
+            rich_help_panel=_FOLLOWING,
         ),
     ] = None,
     log_json: _LogJson = False,
