@@ -31,7 +31,8 @@ from xrdpipe.frames import images
 from xrdpipe.integration.batch import BatchReducer
 from xrdpipe.schema import FrameFlag, FrameStatus
 from xrdpipe.stages import outcomes, patience, reduction
-from xrdpipe.store.parts import PartFolder, writers
+from xrdpipe.store.parts import Column, PartFolder, first_difference, writers
+from xrdpipe.store.writing import whole_hdf5
 
 DRIVER = Path(__file__).with_name("killed.py")
 NOBODY = 65534
@@ -235,6 +236,25 @@ def test_a_lasting_failure_is_given_up_and_says_how_often_was_tried(
     assert same_but(whole, tmp_path / "p.h5", {2})
 
 
+def test_an_outage_stops_the_run_instead_of_losing_the_scan(tmp_path, monkeypatch, settings, whole):
+    monkeypatch.setattr(patience, "PAUSES", (0.0,))
+    monkeypatch.setattr(patience, "OUTAGE", 3)
+
+    fetch = images.ImageSeries.fetch
+
+    def refuses(self, row):
+        if row == 0:
+            return fetch(self, row)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), self.records[row].file)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(images.ImageSeries, "fetch", refuses)
+        with pytest.raises(EnvironmentProblemError, match=r"3 frames one after the other"):
+            xrdpipe.integrate(**settings, output=tmp_path / "p.h5")
+    xrdpipe.integrate(**settings, output=tmp_path / "p.h5")
+    assert differences(whole, tmp_path / "p.h5") == []
+
+
 def test_what_cannot_pass_is_not_tried_again(tmp_path, settings, hiccups):
     calls = hiccups(errno.EACCES, 99)
     xrdpipe.integrate(**settings, output=tmp_path / "p.h5")
@@ -327,6 +347,40 @@ def test_two_runs_on_one_output_do_not_mix(tmp_path, settings):
         assert json.loads((tmp_path / "p.h5.part" / "run.json").read_text()) == {"a": 1}
     assert writers(tmp_path / "p.h5.part") == []
     xrdpipe.integrate(**settings, output=tmp_path / "p.h5", restart=True)
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    with whole_hdf5(tmp_path / "m.h5") as file:
+        file["a"] = 1
+        with (
+            pytest.raises(EnvironmentProblemError, match="another process is writing"),
+            whole_hdf5(tmp_path / "m.h5"),
+        ):
+            pass
+    with h5py.File(tmp_path / "m.h5") as file:
+        assert file["a"][()] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["m.h5"]
+
+
+@pytest.mark.parametrize("at", [4, 40])  # of its header, of its content
+def test_a_block_that_changed_on_disk_is_done_again(tmp_path, at):
+    columns = {"x": Column("<i4")}
+    with PartFolder(tmp_path / "o.h5", columns) as parts:
+        parts.begin({"a": 1}, restart=False)
+        for first in (0, 2, 4):
+            parts.append(first, {"x": np.array([first, first + 1], "<i4")})
+    file = tmp_path / "o.h5.part" / "rows.bin"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3 + at] ^= 1  # in the second of three
+    file.write_bytes(content)
+    with PartFolder(tmp_path / "o.h5", columns) as parts:
+        assert parts.begin({"a": 1}, restart=False).tolist() == [0, 1, 4, 5]
+
+
+def test_a_key_inside_a_key_is_compared_and_told_briefly():
+    old, new = (json.dumps({"frames": [["f.tif", n] * 100]}) for n in (1, 2))
+    assert first_difference({"p": old}, {"p": new}) == "p.frames[0][1] is 1 there, 2 here"
+    assert len(first_difference({"p": "x" * 999}, {"p": "y" * 999})) < 200
 
 
 def test_a_damaged_key_is_said(tmp_path, settings):

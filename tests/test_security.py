@@ -486,29 +486,3 @@ def test_what_detectors_write_is_within_the_bounds(tmp_path):
         packed = path.with_name(f"{name}.gz")
         packed.write_bytes(gzip.compress(path.read_bytes()))
         np.testing.assert_array_equal(read_image(packed).image, image)
-
-
-@pytest.mark.parametrize("damage", [4, 6, 13])
-def test_a_damaged_chunk_of_a_joined_module_costs_its_frame(tmp_path, damage):
-    """The filter would read and write outside its memory."""
-    images = np.random.default_rng(0).poisson(3, (4, 32, 40)).astype(np.uint32)
-    layout = h5py.VirtualLayout((4, 64, 40), np.uint32)
-    for number in range(2):
-        path = tmp_path / f"module_{number}.h5"
-        with h5py.File(path, "w") as file:
-            file.create_dataset("data", data=images, chunks=(1, 32, 40), **hdf5plugin.Bitshuffle())
-            if number:
-                chunk = bytearray(file["data"].id.read_direct_chunk((2, 0, 0))[1])
-                chunk[damage] ^= 0x7F
-                file["data"].id.write_direct_chunk((2, 0, 0), bytes(chunk))
-        source = h5py.VirtualSource(path.name, "data", shape=images.shape)
-        layout[:, 32 * number : 32 * (number + 1)] = source
-    with h5py.File(tmp_path / "scan.h5", "w") as file:
-        group = file.create_group("entry/data")
-        group.create_virtual_dataset("data", layout)
-    series = open_frames(tmp_path / "scan.h5")
-    assert [record.problem for record in series.records] == [0, 0, 0, 0]
-    for row in (0, 1, 3):
-        assert (series.read(row).image == np.vstack([images[row], images[row]])).all()
-    with pytest.raises(FrameError, match=r"frame 2 of .*scan.h5.* is truncated or damaged"):
-        series.read(2)

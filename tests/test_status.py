@@ -184,3 +184,21 @@ def test_a_damaged_key_is_said(tmp_path, clock):
     (part_folder(tmp_path / "p.h5") / "run.json").write_text("{")
     (standing,) = standings(tmp_path / "p.h5")
     assert "is damaged" in standing.note
+
+
+def test_the_current_folder_has_a_standing(tmp_path, monkeypatch, clock):
+    with begun(tmp_path / "p.h5", clock):
+        monkeypatch.chdir(tmp_path)
+        (standing,) = standings(Path())
+        assert (standing.done, standing.total) == (40, 100)
+
+
+def test_a_scan_that_is_followed_is_not_complete(tmp_path, clock):
+    with PartFolder(tmp_path / "p.h5", COLUMNS, suffix=".live") as kept:
+        kept.begin(KEY, restart=False)
+        kept.append(0, block(20))
+        for found in (standings(tmp_path / "p.h5"), standings(tmp_path)):
+            (standing,) = found
+            assert (standing.state, standing.done) == ("running", 20)
+    (standing,) = standings(tmp_path / "p.h5")
+    assert standing.state == "interrupted"

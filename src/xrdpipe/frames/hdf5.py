@@ -20,7 +20,6 @@ from xrdpipe.errors import FrameError, InputError, InputMissingError
 from xrdpipe.frames.layouts import areadetector, bliss, dectris, lima, maxiv, nexus, petra, stack
 from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.frames.layouts.files import check_no_scan, continued, file_counters
-from xrdpipe.frames.layouts.joined import Module, modules_of
 from xrdpipe.frames.layouts.layout import Column, Layout, Probe, Scope, holds_frames
 from xrdpipe.frames.layouts.links import (
     LostDatasetError,
@@ -283,7 +282,7 @@ class Hdf5Series:
             raise FrameError(record.problem, record.reason)
         number = int(self._planes.which[row])
         stored = self._planes.stored[number]
-        data, packing, problem, reason, modules = self._open.get(number)
+        data, packing, problem, reason = self._open.get(number)
         place = record.place
         try:
             leading = data.shape[:-2]
@@ -298,8 +297,6 @@ class Hdf5Series:
             if compressed and packing is not None:
                 return packing.fetch(data, index)
             check_chunks(data, index)
-            for module in modules:
-                module.check(index)
             return np.asarray(data[index])
         except (ValueError, IndexError) as error:
             raise FrameError(
@@ -366,11 +363,8 @@ class _OpenDatasets:
         return held
 
 
-_Opened = tuple[
-    h5py.Dataset, Packing | None, NDArray[np.uint8] | None, dict[int, str], tuple[Module, ...]
-]
-"""A dataset, how a frame can be taken from it undecoded, its unwritten frames with reasons, and the
-modules it joins."""
+_Opened = tuple[h5py.Dataset, Packing | None, NDArray[np.uint8] | None, dict[int, str]]
+"""A dataset, how a frame can be taken from it undecoded, and its unwritten frames with reasons."""
 
 
 def _opened(stored: Stored) -> _Opened:
@@ -385,10 +379,10 @@ def _opened(stored: Stored) -> _Opened:
     data = follow(file["/"], stored.dataset)
     if not isinstance(data, h5py.Dataset) or data.ndim < 2:
         raise FrameError(FrameStatus.MISSING, f"{stored.name} is no dataset of frames")
-    packing, modules = packing_of(data), modules_of(data)
+    packing = packing_of(data)
     if stored.examined:
-        return data, packing, None, {}, modules
-    return data, packing, *unwritten(data), modules
+        return data, packing, None, {}
+    return data, packing, *unwritten(data)
 
 
 def _wrong(

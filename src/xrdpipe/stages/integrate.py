@@ -310,8 +310,8 @@ def first_frame(source: FrameSource) -> NDArray[Any]:
             continue
         try:
             return read_pixels(source, row)
-        except FrameError as error:
-            reason = reason or error.reason
+        except OSError as error:
+            reason = reason or (error.reason if isinstance(error, FrameError) else str(error))
     raise InputError(f"none of the frames of {source.name} can be read; the first: {reason}.")
 
 

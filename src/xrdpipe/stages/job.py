@@ -14,6 +14,7 @@ from xrdpipe.integration.geometry import Binning, Geometry
 from xrdpipe.integration.reduce import FrameReducer
 from xrdpipe.stages.clock import Clock
 from xrdpipe.stages.normalisation import Normalisation
+from xrdpipe.stages.patience import Patience
 from xrdpipe.store.parts import Column
 from xrdpipe.store.patterns import COUNTS, PatternsHeader
 from xrdpipe.types import Encoded, FrameSource
@@ -37,6 +38,8 @@ class Job:
     header: PatternsHeader
     clock: Clock = field(default_factory=Clock)
     """Where the time goes."""
+    patience: Patience = field(default_factory=Patience)
+    """With the disk that the frames come from."""
 
 
 def columns_of(job: Job) -> dict[str, Column]:

@@ -13,7 +13,6 @@ from xrdpipe.frames.dead import oriented, sentinels_of
 from xrdpipe.integration.reduce import ReducedFrame
 from xrdpipe.schema import FrameFlag, FrameStatus
 from xrdpipe.stages.job import Job, Pixels, read_pixels
-from xrdpipe.stages.patience import patiently
 from xrdpipe.types import Encoded
 
 
@@ -57,10 +56,10 @@ def _fetched(job: Job, row: int) -> Fetched:
     try:
         if record.problem:
             raise FrameError(record.problem, record.reason)
-        return Fetched(*patiently(read))
+        return Fetched(*job.patience(read))
     except FrameError as error:
         return Fetched(error)
-    except MemoryError:
+    except (MemoryError, EnvironmentProblemError):
         raise
     except Exception as error:  # a reader's mistake costs the frame that provoked it
         return Fetched(_mistake(error, "read"))
@@ -84,6 +83,8 @@ def reduce(job: Job, rows: list[int], fetching: Future[dict[int, Fetched]]) -> l
         except MemoryError:
             fetched = {}  # read again, fewer at a time
             return _in_halves(job, rows)
+        except EnvironmentProblemError:
+            raise
         except Exception:  # one of them provoked a mistake: which one?
             return [_alone(job, row) for row in rows]
 
@@ -111,6 +112,8 @@ def _alone(job: Job, row: int) -> FrameOutcome:
         return one_frame(job, row)
     except MemoryError:
         return _in_halves(job, [row])[0]
+    except EnvironmentProblemError:
+        raise
     except Exception as error:
         return _lost(job, row, _mistake(error, "integrated"))
 
@@ -181,7 +184,7 @@ def one_frame(
 
 def _read(job: Job, row: int) -> tuple[NDArray[Any], bool]:
     with job.clock("read"):
-        return patiently(lambda: read_pixels(job.source, row))
+        return job.patience(lambda: read_pixels(job.source, row))
 
 
 def _known_flags(job: Job) -> FrameFlag:

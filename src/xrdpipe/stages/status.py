@@ -20,6 +20,7 @@ from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.store.parts import (
     KEY_FILE,
     Block,
+    live_folder,
     part_folder,
     read_block,
     rows_of,
@@ -105,10 +106,14 @@ def standings(output: Path) -> list[Standing]:
     InputError
         If something is there that no run of xrdpipe wrote.
     """
+    if not output.name:
+        output = output.absolute()  # '.' has no name
     if output.suffix == ".part":
         output = output.with_suffix("")
     if part_folder(output).is_dir():
         return [_unfinished(output)]
+    if live_folder(output).is_dir():
+        return [_followed(output)]
     if output.is_file():
         written = read_written(output)
         if written is None:
@@ -136,9 +141,13 @@ def _below(folder: Path, depth: int) -> Iterator[Standing]:
     for path, is_folder in items:
         if is_folder and path.suffix == ".part":
             yield _unfinished(path.with_suffix(""))
+        elif is_folder and path.suffix == ".live":
+            yield _followed(path.with_suffix(""))
         elif is_folder and depth > 0:
             yield from _below(path, depth - 1)
-        elif path.suffix == ".h5" and not part_folder(path).exists():
+        elif path.suffix == ".h5" and not (
+            part_folder(path).exists() or live_folder(path).exists()
+        ):
             written = read_written(path)
             if written is not None:
                 yield _finished(path, written)
@@ -152,15 +161,17 @@ def _simulation(folder: Path) -> Standing:
 
 def _finished(path: Path, written: Written) -> Standing:
     done = None if written.frames is None else written.frames.ok + written.frames.lost
+    pending = written.pending
     return Standing(
         str(path),
-        COMPLETE,
+        INTERRUPTED if pending else COMPLETE,
         written.command,
-        done,
+        None if done is None else done + pending,
         done,
         written.frames,
         last=datetime.datetime.fromisoformat(written.date).timestamp(),
         version=written.version,
+        note="a partial map of a scan that is being followed, or was." * bool(pending),
     )
 
 
@@ -211,6 +222,24 @@ def _unfinished(output: Path) -> Standing:
         max((block.time for block in blocks), default=(folder / KEY_FILE).stat().st_mtime),
         at_work,
         note=note,
+    )
+
+
+def _followed(output: Path) -> Standing:
+    """Where the rows in ``OUTPUT.live`` stand, of a scan that is followed as it is measured."""
+    folder = live_folder(output)
+    at_work = tuple(writers(folder))
+    blocks = whole_blocks(folder, verify=False)
+    return Standing(
+        str(output),
+        RUNNING if at_work else INTERRUPTED,
+        "integrate",
+        done=sum(block.rows for block in blocks),
+        frames=_frames_in(folder, blocks),
+        rate=_rate(blocks, at_work),
+        last=max((block.time for block in blocks), default=folder.stat().st_mtime),
+        writers=at_work,
+        note="the scan is followed as it is measured." if at_work else "",
     )
 
 

@@ -68,6 +68,9 @@ PART_SUFFIX = ".part"
 KEY_FILE, COLUMNS_FILE = "run.json", "columns.json"
 """In the folder: what the rows depend on, and what each row holds."""
 
+SHORT = 80
+"""Characters of a value in a message."""
+
 LOCK_TRIES, LOCK_PAUSE = 5, 0.05
 """A look at who writes holds the lock for a moment, too; pauses in s."""
 
@@ -102,7 +105,17 @@ def first_difference(old: Any, new: Any, where: str = "") -> str | None:
             if found:
                 return found
         return None
-    return None if old == new else f"{where} is {old!r} there, {new!r} here"
+    if old == new:
+        return None
+    if isinstance(old, str) and isinstance(new, str) and old[:1] == new[:1] == "{":
+        within = first_difference(json.loads(old), json.loads(new), where)  # a key in a key
+        return within or f"{where} is written differently"
+    return f"{where} is {_short(old)} there, {_short(new)} here"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHORT else text[:SHORT] + "…"
 
 
 class PartFolder:
@@ -179,7 +192,8 @@ class PartFolder:
             for name, column in self._columns.items()
         )
         now = time.time()
-        header = _HEADER.pack(_MAGIC, first_row, n_rows, len(payload), now, zlib.crc32(payload))
+        fields = (_MAGIC, first_row, n_rows, len(payload), now)
+        header = _HEADER.pack(*fields, _checksum(fields, payload))
         try:
             with self._own.open("ab") as stream:
                 at = stream.tell()
@@ -253,7 +267,8 @@ class PartFolder:
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
         """Rows on disk; drops a torn last block of this process's own file."""
-        self._known = whole_blocks(self.folder)
+        # A share looks through its own file; who has all of them looks through all.
+        self._known = whole_blocks(self.folder, self._own if self._writer else True)
         own = [block for block in self._known if block.file == self._own]
         width = sum(column.nbytes for column in self._columns.values())
         end = own[-1].offset + _HEADER.size + own[-1].rows * width if own else 0
@@ -311,6 +326,11 @@ def part_folder(output: Path) -> Path:
     return output.with_name(output.name + PART_SUFFIX)
 
 
+def live_folder(output: Path) -> Path:
+    """Where the rows of a scan that is followed wait."""
+    return output.with_name(output.name + ".live")
+
+
 def discard_leftover(output: Path) -> None:
     """Remove the unfinished work of a finished output: its run ended just before doing so."""
     folder = part_folder(output)
@@ -318,27 +338,38 @@ def discard_leftover(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def whole_blocks(folder: Path, verify: bool = True) -> list[Block]:
+def _checksum(fields: tuple[Any, ...], payload: bytes) -> int:
+    """CRC-32 of a block: of what its header says, too."""
+    return zlib.crc32(payload, zlib.crc32(_HEADER.pack(*fields, 0)))
+
+
+def whole_blocks(folder: Path, verify: Path | bool = True) -> list[Block]:
     """Every whole block of every writer; a file is read up to its first torn one.
 
-    Without ``verify`` a block is whole if all of its bytes are there: headers alone are read.
+    Parameters
+    ----------
+    verify
+        Leave out blocks with a wrong checksum, in all files or in this one; elsewhere a block is
+        whole if all of its bytes are there, and headers alone are read.
     """
     found = []
     for file in sorted(folder.glob("rows*.bin")):
+        check = verify is True or verify == file
         with file.open("rb") as stream:
             while True:
                 at = stream.tell()
                 head = stream.read(_HEADER.size)
                 if len(head) < _HEADER.size:
                     break
-                magic, first, n_rows, size, when, crc = _HEADER.unpack(head)
+                *fields, crc = _HEADER.unpack(head)
+                magic, first, n_rows, size, when = fields
                 left = os.fstat(stream.fileno()).st_size - stream.tell()
                 if magic != _MAGIC or left < size:
                     break
-                if not verify:
+                if not check:
                     stream.seek(size, os.SEEK_CUR)
-                elif zlib.crc32(stream.read(size)) != crc:
-                    break
+                elif _checksum(tuple(fields), stream.read(size)) != crc:
+                    continue
                 found.append(Block(first, n_rows, file, at, when))
     return found
 
@@ -349,7 +380,7 @@ def writers(folder: Path) -> list[dict[str, Any]]:
     for file in sorted(folder.glob("lock*")):
         try:
             with file.open() as stream:  # reading is enough: others may look, too
-                if not _try_lock(stream, alone=False):
+                if not try_lock(stream, alone=False):
                     found.append(_holder(file))
         except OSError:
             continue  # not ours to open, or just removed
@@ -391,7 +422,7 @@ def _locked(file: Path, alone: bool, output: Path) -> BinaryIO:
     for _ in range(LOCK_TRIES):
         stream = file.open("a+b")
         # The file may have been removed by a run that finished between opening and locking.
-        if _try_lock(stream, alone) and file.exists() and file.stat().st_ino == _inode(stream):
+        if try_lock(stream, alone) and file.exists() and file.stat().st_ino == _inode(stream):
             if alone:
                 stream.truncate(0)
                 holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
@@ -401,14 +432,14 @@ def _locked(file: Path, alone: bool, output: Path) -> BinaryIO:
         stream.close()
         file.parent.mkdir(parents=True, exist_ok=True)
         time.sleep(LOCK_PAUSE)
-    holder = _holder(file)
+    holder = next(iter(writers(file.parent)), _holder(file))
     raise EnvironmentProblemError(
         f"process {holder['pid']} on {holder['host']} is writing {output} already; wait for it, "
         "or give another --output."
     )
 
 
-def _try_lock(stream: Any, alone: bool) -> bool:
+def try_lock(stream: Any, alone: bool) -> bool:
     """True unless another process holds it; file systems without locks never say no."""
     if fcntl is None:
         return True

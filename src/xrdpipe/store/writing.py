@@ -6,14 +6,14 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
 
 from xrdpipe.errors import EnvironmentProblemError
 from xrdpipe.store.nexus import FORMAT
-from xrdpipe.store.parts import sync_folder
+from xrdpipe.store.parts import sync_folder, try_lock
 
 
 class _Forgiving(io.FileIO):
@@ -66,11 +66,18 @@ def whole_hdf5(path: Path, like: Path | None = None, kept: str = "") -> Iterator
         If the disk refuses; a file that was at ``path`` before is still there.
     """
     temporary = path.with_name(path.name + ".writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if like is not None:
-            shutil.copy2(like, temporary)
-        with _Forgiving(temporary, "w+" if like is None else "r+") as disk:
+    with ExitStack() as held:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(temporary.open("a+b"))
+            if not try_lock(lock, alone=True):
+                raise EnvironmentProblemError(
+                    f"another process is writing {path}; wait for it, or give another --output."
+                )
+            held.callback(temporary.unlink, missing_ok=True)
+            if like is not None:
+                shutil.copy2(like, temporary)
+            disk = held.enter_context(_Forgiving(temporary, "w+" if like is None else "r+"))
             try:
                 with h5py.File(disk, "w" if like is None else "r+", libver=FORMAT) as file:
                     yield file
@@ -80,14 +87,12 @@ def whole_hdf5(path: Path, like: Path | None = None, kept: str = "") -> Iterator
             if disk.refusal is not None:
                 raise disk.refusal
             os.fsync(disk.fileno())  # else a power cut could leave a name without content
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is None:  # not of the system: a reader's error, an XrdpipeError
-            raise
-        raise EnvironmentProblemError(
-            f"{path} cannot be written ({error.strerror}); {kept and kept + ': '}"
-            "free space or permissions, then run the same command."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            if error.errno is None:  # not of the system: a reader's error, an XrdpipeError
+                raise
+            raise EnvironmentProblemError(
+                f"{path} cannot be written ({error.strerror}); {kept and kept + ': '}"
+                "free space or permissions, then run the same command."
+            ) from error

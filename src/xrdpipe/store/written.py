@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.schema import LOST, FrameStatus
-from xrdpipe.store.nexus import text
+from xrdpipe.store.nexus import PENDING_PATH, text
 
 PROCESSES = ("phase_map", "resampling", "reduction", "process")
 """Groups of ``/entry`` that hold the ``run_key`` of a command, the last one first."""
@@ -41,6 +41,8 @@ class Written:
     date: str
     version: str
     frames: Frames | None
+    pending: int = 0
+    """Pixels of a partial map that have no frame yet."""
 
 
 def frames_of(status: NDArray[Any], reasons: Iterable[bytes] = (), most: int = 5) -> Frames:
@@ -61,7 +63,9 @@ def read_written(path: Path) -> Written | None:
                     process = entry[name]
                     key = json.loads(text(process["run_key"]))
                     date, version = text(process["date"]), text(process["version"])
-                    return Written(key, str(key.get("stage", "")), date, version, _frames(entry))
+                    pending = int(file[PENDING_PATH][()]) if PENDING_PATH in file else 0
+                    stage = str(key.get("stage", ""))
+                    return Written(key, stage, date, version, _frames(entry), pending)
     except (OSError, KeyError, ValueError):
         return None
     return None

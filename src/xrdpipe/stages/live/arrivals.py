@@ -278,6 +278,7 @@ class ReopenWatch:
         self._trials = Trials()
         self._more = False
         self._seen: list[tuple[str, int, int]] = []
+        self._names = {os.path.basename(name.partition("::")[0]) for name in frames}  # noqa: PTH119
         self._looked = self._changed = -np.inf
 
     @property
@@ -297,7 +298,7 @@ class ReopenWatch:
             seen = self._beside()
         except OSError:
             return None
-        if seen != self._seen:
+        if self._own(seen) != self._own(self._seen):
             self._changed = now
         same = seen == self._seen and now - self._looked < LEAST_LOOKS
         if same and not self._more and not self._trials.waiting:
@@ -305,6 +306,8 @@ class ReopenWatch:
         self._seen, self._looked = seen, now
         try:
             source = open_frames(self._frames)
+            files = {record.file.partition("::")[0] for record in source.records}
+            self._names |= {os.path.basename(file) for file in files}  # noqa: PTH119
             found = list(itertools.islice(self._due(source, now), AT_ONCE + 1))
         except (InputError, InputMissingError, OSError, RuntimeError, KeyError, ValueError):
             return None  # being written: its parts do not fit together at this moment
@@ -328,6 +331,10 @@ class ReopenWatch:
             stamp = stamp_of(record)
             if self._trials.due(frame, stamp, now):
                 yield Arrival(frame, row, stamp, (record.index,))
+
+    def _own(self, stamps: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+        """Those of the files that hold the frames: others beside them may change for ever."""
+        return [stamp for stamp in stamps if os.path.basename(stamp[0]) in self._names]  # noqa: PTH119
 
     def _beside(self) -> list[tuple[str, int, int]]:
         """Stamps of all files beside the frames: data files appear there."""

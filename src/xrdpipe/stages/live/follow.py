@@ -216,6 +216,9 @@ class _Loop:
             for arrival in arrivals:
                 self._watch.used(arrival)
             self._show(arrivals, rows)
+            for growing in self._maps:
+                while growing.behind and not self._stop():  # else all rows would be in memory
+                    growing.step(busy=False)
         if self._number:
             self._progress.note(f"continuing: {len(self._number)} frames were already integrated")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -31,6 +32,9 @@ from xrdpipe.types import Patterns, Predictions
 
 if TYPE_CHECKING:
     from xrdpipe.nn.inference import Model
+
+SPARE = 64 << 20
+"""Bytes that the disk must have left for the view."""
 
 SHOW_EVERY = 0.2
 """Least seconds between two updates of the view; an update may cost a tenth of the time."""
@@ -108,6 +112,7 @@ class GrowingMap:
         self._view = LiveView(view_of(output), card.phase_names, self._placing.shape)
         self._shown = np.zeros(self._placing.shape, np.int64)
         self._unshown = False
+        self._note, self._cramped = note, False
         self._next_show = self._next_save = self._next_judge = 0.0
         self._saver = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
@@ -176,11 +181,20 @@ class GrowingMap:
         before[:, :width] = self._shown[:, :width]
         lines = np.flatnonzero((state != before).any(axis=1))
         if lines.size:
-            self._view.write(phase_map, numbers, lines)
+            if self._room():
+                self._view.write(phase_map, numbers, lines)
             self._shown, self._unsaved = state, True
         self._unshown = False
         spent = time.monotonic() - begun
         self._next_show = begun + max(SHOW_EVERY, spent / SHOW_SHARE)
+
+    def _room(self) -> bool:
+        """Whether the disk has room for the view; HDF5 ends the process where it has not."""
+        room = shutil.disk_usage(self._view.path.parent).free > SPARE
+        if not room and not self._cramped:
+            self._note(f"{self._view.path} is not kept up to date: the disk is full")
+        self._cramped = not room
+        return room
 
     def save_last(self) -> None:
         """Leave a partial map of all that was judged, for who looks before the run goes on."""
@@ -189,6 +203,8 @@ class GrowingMap:
             if self._saving is not None:
                 self._saving.result()
             self._save()
+        if self._saving is not None:
+            self._saving.result()
 
     def finish(self) -> None:
         """Show the finished map, and say that nothing more will come."""
@@ -206,7 +222,8 @@ class GrowingMap:
                 combination=np.where(decided, combination, NO_RESULT),
                 status=stored.status,
             )
-            self._view.write(final, numbers, np.arange(stored.status.shape[0]))
+            if self._room():
+                self._view.write(final, numbers, np.arange(stored.status.shape[0]))
         self._view.finish()
 
     def _judge(self) -> None:
