@@ -31,6 +31,7 @@ from xrdpipe.frames import images
 from xrdpipe.integration.batch import BatchReducer
 from xrdpipe.schema import FrameFlag, FrameStatus
 from xrdpipe.stages import outcomes, patience, reduction
+from xrdpipe.stages.stopping import stopping
 from xrdpipe.store.parts import Column, PartFolder, first_difference, writers
 from xrdpipe.store.writing import whole_hdf5
 
@@ -516,6 +517,26 @@ def test_asked_to_stop_finishes_what_is_under_way(tmp_path, settings, whole, num
     (continuing,) = [note for note in notes if note.startswith("continuing")]
     assert 0 < int(continuing.split()[1]) < 6  # some were kept, not all were done
     assert differences(whole, tmp_path / "p.h5") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_request_stops_at_once_as_usual(number):
+    class UsualError(Exception):
+        pass
+
+    def usual(*_):
+        raise UsualError
+
+    before = signal.signal(number, usual)
+    try:
+        with stopping() as stop:
+            signal.raise_signal(number)
+            assert stop()
+            with pytest.raises(UsualError):
+                signal.raise_signal(number)
+        assert signal.getsignal(number) is usual
+    finally:
+        signal.signal(number, before)
 
 
 def test_signals_in_other_threads_stay_what_they_were(tmp_path, settings):

@@ -550,8 +550,10 @@ def merge(
     def work(progress: Progress) -> Outcome:
         from xrdpipe.pipeline import read_pipeline
         from xrdpipe.shards import merge_output, merge_steps
+        from xrdpipe.store.parts import part_folder
 
-        if Path(target).suffix not in (".h5", ".part"):
+        unfinished = part_folder(Path(target)).is_dir()
+        if not unfinished and Path(target).suffix not in (".h5", ".part"):
             planned = _planned(read_pipeline(target, set_ or ()), scan, more)
             return _run_planned(planned, progress, merge_steps)
         if scan or set_ or more:

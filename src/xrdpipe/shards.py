@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from xrdpipe.stages.checks import outputs_of
 from xrdpipe.stages.job import Job
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, Execution
 from xrdpipe.stages.shard import WRITER, Shard
-from xrdpipe.store.parts import part_folder
+from xrdpipe.store.parts import part_folder, write_whole
 from xrdpipe.types import Outcome, Progress
 
 STEPS = "steps.json"
@@ -136,9 +135,7 @@ def _record(output: Path, steps: list[Step]) -> None:
     if not folder.is_dir():  # the output is complete
         return
     content = {"folder": str(Path.cwd()), "steps": [_record_of(step) for step in steps]}
-    with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as stream:
-        json.dump(content, stream, indent=1)
-    Path(stream.name).replace(folder / STEPS)
+    write_whole(folder / STEPS, json.dumps(content, indent=1))
 
 
 def _record_of(step: Step) -> dict[str, Any]:

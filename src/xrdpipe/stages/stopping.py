@@ -44,10 +44,15 @@ def stopping() -> Iterator[Stop]:
 
     def asked(number: int, frame: FrameType | None) -> None:
         if stop.signal:
+            usual = before[number]
+            if callable(usual):
+                usual(number, frame)
             raise KeyboardInterrupt
         stop.signal = number
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(number): signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, asked)
     try:
         yield stop
     finally:

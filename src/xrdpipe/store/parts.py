@@ -261,8 +261,8 @@ class PartFolder:
             refuse_another(self.folder, key)
             return
         columns = {name: [c.dtype, list(c.shape)] for name, c in self._columns.items()}
-        _write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
-        _write_whole(self.folder / KEY_FILE, key_text(key))
+        write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
+        write_whole(self.folder / KEY_FILE, key_text(key))
         sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
@@ -333,9 +333,9 @@ def live_folder(output: Path) -> Path:
 
 def discard_leftover(output: Path) -> None:
     """Remove the unfinished work of a finished output: its run ended just before doing so."""
-    folder = part_folder(output)
-    if folder.is_dir() and not writers(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in (part_folder(output), live_folder(output)):
+        if folder.is_dir() and not writers(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checksum(fields: tuple[Any, ...], payload: bytes) -> int:
@@ -457,7 +457,7 @@ def _inode(stream: BinaryIO) -> int:
     return os.fstat(stream.fileno()).st_ino
 
 
-def _write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """Write a small file that is there whole or not at all."""
     # A name of its own: several processes may begin at once, with the same content.
     temporary = file.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
