@@ -45,6 +45,7 @@ from xrdpipe.store.patterns import (
     Positioner,
     write_patterns,
 )
+from xrdpipe.store.written import frame_counts
 from xrdpipe.types import FrameSource, Mask, Outcome, Progress
 
 DISAGREEMENT = 1e-3
@@ -95,7 +96,7 @@ def run(
     job = prepare(config, progress)
     if already_done(output, dict(job.header.key), KEY_PATH, config.restart):
         discard_leftover(output)
-        return Outcome.already_done(output)
+        return _done_before(output)
     shard = execution.shard
     writer = "" if shard is None else shard.writer
     with PartFolder(output, columns_of(job), writer) as parts, stopping() as stop:
@@ -111,6 +112,16 @@ def run(
         parts.discard()
     progress.event("times", {"stage": "integrate", "seconds": job.clock.read()})
     return Outcome(output, lost, summary)
+
+
+def _done_before(output: Path) -> Outcome:
+    """Nothing to do; frames that were lost stay lost, and that is said."""
+    outcome = Outcome.already_done(output)
+    _, lost = frame_counts(output) or (0, 0)
+    if not lost:
+        return outcome
+    told = f"{outcome.summary} {lost} of its frames were lost; --restart tries them again."
+    return dataclasses.replace(outcome, summary=told)
 
 
 def _integrate_missing(
