@@ -29,7 +29,7 @@ def test_the_two_commands_stand_first():
     blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
     assert len(blocks) == 2
     assert blocks[0].strip().endswith("xrdpipe run demo")
-    assert blocks[1].strip().endswith("pytest")
+    assert blocks[1].strip().endswith("pytest -n auto")
     assert README.index("```sh") < README.index("## ")
 
 
