@@ -25,7 +25,7 @@ from xrdpipe.stages.checks import outputs_of
 from xrdpipe.stages.job import Job
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, Execution
 from xrdpipe.stages.shard import WRITER, Shard
-from xrdpipe.store.parts import part_folder, write_whole
+from xrdpipe.store.parts import PART_SUFFIX, part_folder, write_whole
 from xrdpipe.types import Outcome, Progress
 
 STEPS = "steps.json"
@@ -83,7 +83,7 @@ def merge_output(output: Path, progress: Progress) -> Outcome:
     InputMissingError, InputError
         If there is no such folder, or it is not from shards.
     """
-    folder = output if output.suffix == ".part" else part_folder(output)
+    folder = output if output.suffix == PART_SUFFIX else part_folder(output)
     note = folder / STEPS
     if not folder.is_dir():
         if output.is_file():

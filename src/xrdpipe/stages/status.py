@@ -19,6 +19,8 @@ from xrdpipe.config import StatusConfig
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.store.parts import (
     KEY_FILE,
+    LIVE_SUFFIX,
+    PART_SUFFIX,
     Block,
     live_folder,
     part_folder,
@@ -108,7 +110,7 @@ def standings(output: Path) -> list[Standing]:
     """
     if not output.name:
         output = output.absolute()  # '.' has no name
-    if output.suffix == ".part":
+    if output.suffix == PART_SUFFIX:
         output = output.with_suffix("")
     if part_folder(output).is_dir():
         return [_unfinished(output)]
@@ -139,9 +141,9 @@ def _below(folder: Path, depth: int) -> Iterator[Standing]:
     with os.scandir(folder) as entries:
         items = sorted((Path(entry.path), entry.is_dir()) for entry in entries)
     for path, is_folder in items:
-        if is_folder and path.suffix == ".part":
+        if is_folder and path.suffix == PART_SUFFIX:
             yield _unfinished(path.with_suffix(""))
-        elif is_folder and path.suffix == ".live":
+        elif is_folder and path.suffix == LIVE_SUFFIX:
             yield _followed(path.with_suffix(""))
         elif is_folder and depth > 0:
             yield from _below(path, depth - 1)

@@ -63,7 +63,7 @@ class Block:
     time: float
 
 
-PART_SUFFIX = ".part"
+PART_SUFFIX, LIVE_SUFFIX = ".part", ".live"
 
 KEY_FILE, COLUMNS_FILE = "run.json", "columns.json"
 """In the folder: what the rows depend on, and what each row holds."""
@@ -328,7 +328,7 @@ def part_folder(output: Path) -> Path:
 
 def live_folder(output: Path) -> Path:
     """Where the rows of a scan that is followed wait."""
-    return output.with_name(output.name + ".live")
+    return output.with_name(output.name + LIVE_SUFFIX)
 
 
 def discard_leftover(output: Path) -> None:

@@ -24,7 +24,7 @@ from xrdpipe.schema import FrameFlag
 from xrdpipe.stages.job import Job, columns_of
 from xrdpipe.stages.live.arrivals import Arrival, digest, frame_of
 from xrdpipe.stages.reduction import BLOCK_ROWS, Blocks, reduced_blocks
-from xrdpipe.store.parts import Column, PartFolder, Rows
+from xrdpipe.store.parts import LIVE_SUFFIX, Column, PartFolder, Rows
 from xrdpipe.types import Progress
 
 IDENTITY = {
@@ -37,8 +37,6 @@ IDENTITY = {
     "numbers": Column("S128"),
 }
 """Which frame a row is of, what it was divided by, and the numbers that place it."""
-
-SUFFIX = ".live"
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class KeptRows:
     def __init__(self, job: Job, output: Path, base: Path, restart: bool) -> None:
         self._base = base
         self._columns = columns_of(job)
-        self._parts = PartFolder(output, self._columns | IDENTITY, suffix=SUFFIX)
+        self._parts = PartFolder(output, self._columns | IDENTITY, suffix=LIVE_SUFFIX)
         self._rows: dict[tuple[str, int], _Kept] = {}
         self._key = live_key(job)
         self._parts.begin(self._key, restart)
