@@ -128,6 +128,7 @@ def map_options(patterns, model):
         "with_patterns": True,
         "png": False,
         "positions": "none",
+        "position_unit": "um",
         "scan_shape": "3x4",
         "snake": True,
         "fast_axis": "y",

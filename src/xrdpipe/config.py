@@ -361,6 +361,9 @@ class ScanOptions:
         None,
         metavar="X,Y|TABLE::X,Y|none",
     )
+    position_unit: Literal["m", "mm", "um", "nm"] | None = option(
+        "Unit of the positions, where the files do not say it; maps then have a scale bar.", None
+    )
     scan_shape: tuple[int, int] | None = option(
         "Rows x columns of the scan (default: from the positions; without any, one row).",
         None,

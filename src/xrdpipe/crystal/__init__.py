@@ -21,6 +21,7 @@ from xrdpipe.crystal.lattice import (
 )
 from xrdpipe.crystal.oddities import oddities
 from xrdpipe.crystal.powder import ReflectionTable, density, powder_intensity, reflections
+from xrdpipe.crystal.reference import PhaseLines, phase_lines
 from xrdpipe.crystal.scattering import HC, structure_factors
 from xrdpipe.crystal.structure import DALTON, Site, Structure
 
@@ -28,6 +29,7 @@ __all__ = [
     "DALTON",
     "HC",
     "Cell",
+    "PhaseLines",
     "ReflectionTable",
     "Site",
     "Structure",
@@ -35,6 +37,7 @@ __all__ = [
     "density",
     "load_phase",
     "oddities",
+    "phase_lines",
     "plane_spacing",
     "powder_intensity",
     "reciprocal_basis",

@@ -17,7 +17,7 @@ import numpy as np
 from xrdpipe.bounds import MOST_BINS, UNPACKED, check_text
 from xrdpipe.channels import check_channels
 from xrdpipe.classical import METHODS
-from xrdpipe.crystal import load_phase
+from xrdpipe.crystal import PhaseLines, load_phase, phase_lines
 from xrdpipe.errors import InputError, InputMissingError, did_you_mean
 from xrdpipe.types import BoolArray, FloatArray, Grid, PhaseLibrary
 
@@ -307,6 +307,20 @@ def phase_library(folder: Path | str) -> PhaseLibrary:
             )
     phases = [load_phase(folder / entry.cif) for entry in card.phases]
     return PhaseLibrary(tuple(phases))
+
+
+def reference_lines(folder: Path | str) -> tuple[PhaseLines, ...]:
+    """The lines of every phase of a model, in class order, as far as its grid reaches.
+
+    Raises
+    ------
+    InputError
+        A CIF is not the one the model was trained on.
+    """
+    grid = read_card(folder).grid
+    d_min = grid.wavelength / (2 * np.sin(np.radians(grid.stop) / 2))
+    library = phase_library(folder)
+    return tuple(phase_lines(phase, grid.wavelength, d_min) for phase in library.phases)
 
 
 def model_sha256(folder: Path | str) -> str:

@@ -18,7 +18,14 @@ from xrdpipe.frames import open_frames
 from xrdpipe.integration.cache import NO_CACHE, open_cache
 from xrdpipe.integration.geometry import choose_binning, load_geometry
 from xrdpipe.maps import PhaseMap, assemble
-from xrdpipe.nn.model_folder import ModelCard, determined, find_model, model_sha256, read_card
+from xrdpipe.nn.model_folder import (
+    ModelCard,
+    determined,
+    find_model,
+    model_sha256,
+    read_card,
+    reference_lines,
+)
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import Resampling, inside_grid, plan_resampling
 from xrdpipe.schema import LOST, FrameStatus, PixelStatus
@@ -138,10 +145,10 @@ def run(
             patterns=patterns,
             title=f"{patterns.stem}, {variant}, model {card.name}"
             f"{', with neighbours' if neighbours else ''}",
-            config=config.recorded(),
             key=key,
             parameters=_parameters(config, source, variant, decision, folder)
             | _neighbours(phase_map),
+            lines=reference_lines(folder),
         )
         with clock("write"):
             if into_patterns:

@@ -140,8 +140,11 @@ def resolve_scan(
     OptionError, InputError
         If options contradict each other, or what they name does not fit the frames.
     """
-    note = (progress or Progress()).note
-    series = _series(source)
+    scan = _placed(options, _series(source), (progress or Progress()).note)
+    return scan if options.position_unit is None else _with_unit(scan, options.position_unit)
+
+
+def _placed(options: ScanOptions, series: _Series, note: Callable[[str], None]) -> Scan:
     if options.positions not in (None, "none"):
         return _by_positions(options, series, note)
     if options.scan_shape:
@@ -163,6 +166,24 @@ def resolve_scan(
         return series.in_order()
     note(f"scan: {describe_scan(found)}")
     return found
+
+
+def _with_unit(scan: Scan, unit: str) -> Scan:
+    """The scan with the unit of its positions, which the files left out."""
+    axes = {name: axis for name, axis in (("x", scan.x), ("y", scan.y)) if axis is not None}
+    for axis in axes.values():
+        if axis.units not in ("", unit):
+            raise OptionError(
+                f"--position-unit {unit}: the files say that {axis.name} is in {axis.units}; drop "
+                "the option."
+            )
+    if not axes:
+        raise OptionError(
+            f"--position-unit {unit}: no positions are known, so there is nothing to have a unit; "
+            "give --positions or drop it."
+        )
+    with_unit = {name: dataclasses.replace(axis, units=unit) for name, axis in axes.items()}
+    return dataclasses.replace(scan, **with_unit)
 
 
 def scan_of_files(source: FrameSource | PatternsFile) -> Scan | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from xrdpipe import __version__
 from xrdpipe.bounds import MOST_NAMES, sound
+from xrdpipe.crystal import PhaseLines
 from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
@@ -45,15 +46,15 @@ class MapHeader:
         The patterns file the map was made from.
     parameters
         Entries of ``phase_map/model``: texts, numbers and small arrays.
-    pixel_reasons
-        Row → sentence, for rows that were lost.
+    lines
+        Of every phase, in class order: what a picture of a pattern shows beside it.
     """
 
     patterns: Path
     title: str
-    config: Mapping[str, Any]
     key: Mapping[str, Any]
     parameters: Mapping[str, Any]
+    lines: tuple[PhaseLines, ...] = ()
 
 
 def write_map(
@@ -116,6 +117,7 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     model = new_group(process, "model", "NXparameters")
     for name, value in header.parameters.items():
         put(model, name, value)
+    _write_lines(process, header.lines)
     _write_presence(process, phase_map)
     _write_winner(process, phase_map)
     _write_co_occurrence(process, phase_map)
@@ -127,6 +129,25 @@ def _write_groups(entry: h5py.Group, header: MapHeader, phase_map: PhaseMap) -> 
     members = [*FrameStatus, *PixelStatus]
     status.attrs["flag_values"] = np.array([m.value for m in members], np.uint8)
     status.attrs["flag_meanings"] = " ".join(m.name.lower() for m in members)
+
+
+def _write_lines(process: h5py.Group, lines: tuple[PhaseLines, ...]) -> None:
+    """One table of the lines of all phases, phase by phase, from large to small d."""
+    if not lines:
+        return
+    group = new_group(process, "reference_lines", "NXcollection")
+    phase = np.repeat(np.arange(len(lines)), [len(table.d) for table in lines])
+    put(group, "phase", phase.astype(np.int16), long_name="phase index")
+    d = np.concatenate([table.d for table in lines])
+    put(group, "d", d, units="angstrom", long_name="plane spacing")
+    put(
+        group,
+        "intensity",
+        np.concatenate([table.intensity for table in lines]).astype(np.float32),
+        long_name="of the ideal powder, the strongest line of each phase has 1",
+    )
+    hkl = np.concatenate([table.hkl for table in lines]).astype(np.int32)
+    put(group, "hkl", hkl, long_name="Miller indices of one plane of each set")
 
 
 def _write_mapping(entry: h5py.Group, scan: Scan) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xrdpipe.config import MapConfig
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.maps import PhaseMap, assemble
+from xrdpipe.nn.model_folder import find_model, reference_lines
 from xrdpipe.pictures import draw_map
 from xrdpipe.resampling import plan_resampling, resample
 from xrdpipe.schema import NO_RESULT, PRESENT, UNDECIDED, UNITS, FrameStatus
@@ -95,6 +96,7 @@ class GrowingMap:
         )
         self._decision = Decision(model, card, prior_of(config, card), plan)
         self._threshold = None if card.unknown is None else card.unknown.threshold
+        self._lines = reference_lines(find_model(config.model))
         self._placing = Placing(config, expected)
         if not self._placing.shaped:
             note(f"{output}: the frames are shown in one row until the scan is complete")
@@ -274,9 +276,9 @@ class GrowingMap:
         header = MapHeader(
             patterns=self._job.config.output or Path("patterns.h5"),
             title=title,
-            config=self._config.recorded(),
             key={},
             parameters={"name": card.name, "input_variant": self._config.variant or "masked"},
+            lines=self._lines,
         )
         write_map(self._output, header, phase_map, card.grid, pending=pending)
         if self._config.png:
