@@ -273,8 +273,8 @@ def notes(entry: Mapping[str, Any]) -> list[str]:
         )
     if settings["rounds"] < 3 or settings["fast"] < 256:
         found.append(
-            f"A trial run ({settings['fast']} frames, {_rounds(settings['rounds'])}): too short to "
-            "be quoted."
+            f"{settings['label']}: {_rounds(settings['rounds'])} of {settings['fast']} frames, so "
+            "differences below a third are noise."
         )
     apart = [v for name, v in entry["largest_differences"].items() if "probability" in name]
     if not max(apart, default=0) <= PROBABILITY_TOLERANCE:
