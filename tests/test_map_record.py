@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import h5py
 import numpy as np
 import pytest
@@ -128,14 +126,15 @@ def test_errors_of_a_mean_add_in_quadrature(folder, tmp_path):
 
 
 def test_the_unit_of_positions_that_the_files_leave_out(folder):
-    with pytest.raises(OptionError, match="no positions are known"):
-        mapped(folder, "none.h5", position_unit="um", positions="none")
     with h5py.File(folder / "map.h5") as file:
         assert file["entry/mapping/x"].attrs["long_name"] == "sx (um)"
     stated = Scan(np.zeros((1, 2), np.int32), x=ScanAxis(np.arange(2.0), "sx", "mm"))
     with pytest.raises(OptionError, match="the files say that sx is in mm"):
-        scans._with_unit(stated, "um")
-    assert scans._with_unit(stated, "mm") == dataclasses.replace(stated)
+        scans._with_unit(stated, "um", print)
+    assert scans._with_unit(stated, "mm", print).x.units == "mm"
+    said = []
+    scans._with_unit(Scan(np.zeros((1, 2), np.int32)), "mm", said.append)
+    assert said == ["warning: --position-unit mm changes nothing, as no positions are known"]
 
 
 def test_a_map_without_what_it_needs_is_refused_by_name(folder, tmp_path):

@@ -140,8 +140,9 @@ def resolve_scan(
     OptionError, InputError
         If options contradict each other, or what they name does not fit the frames.
     """
-    scan = _placed(options, _series(source), (progress or Progress()).note)
-    return scan if options.position_unit is None else _with_unit(scan, options.position_unit)
+    note = (progress or Progress()).note
+    scan = _placed(options, _series(source), note)
+    return scan if options.position_unit is None else _with_unit(scan, options.position_unit, note)
 
 
 def _placed(options: ScanOptions, series: _Series, note: Callable[[str], None]) -> Scan:
@@ -168,7 +169,7 @@ def _placed(options: ScanOptions, series: _Series, note: Callable[[str], None]) 
     return found
 
 
-def _with_unit(scan: Scan, unit: str) -> Scan:
+def _with_unit(scan: Scan, unit: str, note: Callable[[str], None]) -> Scan:
     """The scan with the unit of its positions, which the files left out."""
     axes = {name: axis for name, axis in (("x", scan.x), ("y", scan.y)) if axis is not None}
     for axis in axes.values():
@@ -178,10 +179,7 @@ def _with_unit(scan: Scan, unit: str) -> Scan:
                 "the option."
             )
     if not axes:
-        raise OptionError(
-            f"--position-unit {unit}: no positions are known, so there is nothing to have a unit; "
-            "give --positions or drop it."
-        )
+        note(f"warning: --position-unit {unit} changes nothing, as no positions are known")
     with_unit = {name: dataclasses.replace(axis, units=unit) for name, axis in axes.items()}
     return dataclasses.replace(scan, **with_unit)
 
