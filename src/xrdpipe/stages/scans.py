@@ -26,7 +26,7 @@ from xrdpipe.scan import (
 )
 from xrdpipe.schema import FrameStatus
 from xrdpipe.store.patterns import PatternsFile
-from xrdpipe.types import BoolArray, FrameSource, IntArray, Progress, Scan, ScanHint
+from xrdpipe.types import BoolArray, FrameSource, IntArray, Progress, Scan, ScanAxis, ScanHint
 
 CONFIDENCES = ("guess", "likely", "certain")
 
@@ -171,17 +171,20 @@ def _placed(options: ScanOptions, series: _Series, note: Callable[[str], None]) 
 
 def _with_unit(scan: Scan, unit: str, note: Callable[[str], None]) -> Scan:
     """The scan with the unit of its positions, which the files left out."""
-    axes = {name: axis for name, axis in (("x", scan.x), ("y", scan.y)) if axis is not None}
-    for axis in axes.values():
+
+    def with_unit(axis: ScanAxis | None) -> ScanAxis | None:
+        if axis is None:
+            return None
         if axis.units not in ("", unit):
             raise OptionError(
                 f"--position-unit {unit}: the files say that {axis.name} is in {axis.units}; drop "
                 "the option."
             )
-    if not axes:
+        return dataclasses.replace(axis, units=unit)
+
+    if scan.x is None and scan.y is None:
         note(f"warning: --position-unit {unit} changes nothing, as no positions are known")
-    with_unit = {name: dataclasses.replace(axis, units=unit) for name, axis in axes.items()}
-    return dataclasses.replace(scan, **with_unit)
+    return dataclasses.replace(scan, x=with_unit(scan.x), y=with_unit(scan.y))
 
 
 def scan_of_files(source: FrameSource | PatternsFile) -> Scan | None:
