@@ -577,10 +577,13 @@ def test_check_lists_every_problem_of_every_step_and_scan(bench, raw, capsys):
 
 def test_a_frame_that_every_step_loses_is_lost_once(raw, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    resample = ResampleConfig(
+        patterns="one.h5", output="grid.h5", grid="5:12:0.05", wavelength=0.4959
+    )
     steps = [
         Step("one", "integrate", IntegrateConfig(frames=["a"], poni="p", output="one.h5")),
         Step("two", "integrate", IntegrateConfig(frames=["a"], poni="p", output="two.h5")),
-        Step("grid", "resample", ResampleConfig(patterns="one.h5", output="grid.h5")),
+        Step("grid", "resample", resample),
         Step("map", "map", MapConfig(patterns=["grid.h5"], output="map.h5")),
         Step("other", "integrate", IntegrateConfig(frames=["b"], poni="p", output="b.h5")),
         Step("others", "map", MapConfig(patterns=["b.h5"], output="b_map.h5")),
