@@ -398,12 +398,14 @@ class Task:
 
     def __init__(self, key, answer):
         self.key, self.answer, self._tell = key, answer, None
-        self.over = False
+        self.over, self.before = False, ()
 
     def add_done_callback(self, tell):
         self._tell = tell
         if self.over:
             tell(self)
+        for later in self.before:
+            later.end()
 
     def end(self):
         self.over = True
@@ -452,9 +454,7 @@ class TwoWorkers:
             self.tasks[-1].answer = self.odd[number]
         self.tasks[-1].end()
         if workers is not None:  # a twin: the one it helps ends after it
-            for task in self.tasks:
-                if not task.over:
-                    task.end()
+            self.tasks[-1].before = [task for task in self.tasks if not task.over]
         return self.tasks[-1]
 
 

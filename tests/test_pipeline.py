@@ -601,8 +601,8 @@ def test_a_frame_that_every_step_loses_is_lost_once(raw, tmp_path, monkeypatch, 
 
 
 def test_one_lost_frame_of_two_integrations_is_one(bench, raw, capsys):
-    text = Path("p.toml").read_text() + "output = '{output}/masked.h5'\n"
-    again = text.partition("[integrate]")[2].replace("masked", "unmasked")
+    text = Path("p.toml").read_text()
+    again = text.partition("[integrate]")[2].replace("patterns", "again")
     again = f"[again]\nstage = 'integrate'\nvariant = 'unmasked'\n{again}"
     frames = f"['{raw / 'scan_2'}']"
     Path("p.toml").write_text(text + again)

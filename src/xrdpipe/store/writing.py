@@ -85,6 +85,9 @@ def whole_hdf5(path: Path, like: Path | None = None, kept: str = "") -> Iterator
             if disk.refusal is not None:
                 raise disk.refusal
             os.fsync(disk.fileno())  # else a power cut could leave a name without content
+            # Who opens it under its name locks it, too; other writers stay shut out.
+            if not try_lock(lock, alone=False):
+                raise being_written(path)
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:
