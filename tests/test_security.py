@@ -28,6 +28,7 @@ from xrdpipe.errors import FrameError, InputError, OptionError, XrdpipeError
 from xrdpipe.frames import open_frames, write
 from xrdpipe.frames.auxiliary import load_masks, read_plane
 from xrdpipe.frames.images import read_image
+from xrdpipe.frames.layouts import areadetector
 from xrdpipe.frames.layouts.layout import Column
 from xrdpipe.frames.tables import read_column, read_table
 from xrdpipe.integration.geometry import load_geometry
@@ -458,6 +459,22 @@ def test_geometries_of_detectors_that_cannot_be(tmp_path, little, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match="1000000 x 1000000 pixels"):
         load_geometry(tmp_path / name)
+
+
+def test_numbers_of_frames_that_are_far_apart(tmp_path, little):
+    """As many as lie between are not made up in order to be counted."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        ids = file.create_dataset("NDArrayUniqueId", data=np.array([1, 2, 4, 2**31]))
+        numbers, said = areadetector._numbers(ids, 4)
+    assert numbers is not None
+    assert said == f"NDArrayUniqueId 1-{2**31}, {2**31 - 4} dropped"
+
+
+def test_corners_are_not_computed_for_a_size_that_the_frames_have_not(tmp_path, little):
+    text = "wavelength:0.5\ndistance:100\ncenter:[1,1]\ntilt:0\nrotation:0\nDetDepth:0.3\n"
+    (tmp_path / "a.imctrl").write_text(text + "pixelSize:[100,100]\nsize:[65,1000001]\n")
+    with pytest.raises(InputError, match=r"1000001 x 65 pixels, but the frames have"):
+        load_geometry(tmp_path / "a.imctrl", SHAPE)
 
 
 @pytest.mark.parametrize("step", [1e-12, 0.0, float("nan"), -1.0])
