@@ -19,6 +19,7 @@ from known_frames import rings, write_poni
 from xrdpipe import cluster
 from xrdpipe.cli import main
 from xrdpipe.cluster import ClusterExecution, cut
+from xrdpipe.cluster_worker import Refusal
 from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import EnvironmentProblemError, InterruptedRunError, OptionError
 from xrdpipe.integration import compiled
@@ -390,6 +391,125 @@ def test_workers_that_see_other_files_are_refused(work, two_workers):
     ):
         integrate.run(config(), notes.progress, on.execution)
     assert "frames[0][4] is 1 there" in str(no.value)
+
+
+class Task:
+    """A future of Dask that ends when it is told to."""
+
+    def __init__(self, key, answer):
+        self.key, self.answer, self._tell = key, answer, None
+        self.over, self.before = False, ()
+
+    def add_done_callback(self, tell):
+        self._tell = tell
+        if self.over:
+            tell(self)
+        for later in self.before:
+            later.end()
+
+    def end(self):
+        self.over = True
+        if self._tell is not None:
+            self._tell(self)
+
+    def result(self, timeout=None):
+        assert timeout is not None, "it may never come"
+        return self.answer()
+
+    def done(self):
+        return self.over
+
+    def release(self):
+        pass
+
+    cancel = release
+
+
+class TwoWorkers:
+    """A client whose tasks are done at once, in this process, but for some of them.
+
+    Parameters
+    ----------
+    odd
+        Number of a task → what it answers instead; None: it hangs until a later one has ended.
+    """
+
+    status = "running"
+
+    def __init__(self, odd):
+        self.odd, self.tasks = odd, []
+
+    def nthreads(self):
+        return {"tcp://a": 1, "tcp://b": 1}
+
+    def processing(self):
+        return {"tcp://a": [task.key for task in self.tasks if not task.over], "tcp://b": []}
+
+    def submit(self, function, request, rows, *, key, pure, workers):
+        number = len(self.tasks)
+        self.tasks.append(Task(key, lambda: function(request, rows)))
+        if number in self.odd:
+            if self.odd[number] is None:
+                return self.tasks[-1]
+            self.tasks[-1].answer = self.odd[number]
+        self.tasks[-1].end()
+        if workers is not None:  # a twin: the one it helps ends after it
+            self.tasks[-1].before = [task for task in self.tasks if not task.over]
+        return self.tasks[-1]
+
+
+def fails():
+    raise RuntimeError("the disk of this worker is broken")
+
+
+def is_late():
+    raise TimeoutError
+
+
+def through(client, notes, monkeypatch):
+    """Rows that come through a conversation with a cluster."""
+    pytest.importorskip("distributed", reason="needs xrdpipe[cluster]")
+    monkeypatch.setattr(cluster, "TICK", 0.01)
+    monkeypatch.setattr(cluster, "STRAGGLING_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "STRAGGLING", 0.0)
+    job = integrate.prepare(config(), Progress())
+    talk = cluster._Conversation(client, "tcp://x:1", job, notes.progress)
+    blocks = talk.blocks(np.arange(N_FRAMES))
+    return sorted(
+        row for first, rows in blocks for row in range(first, first + len(rows["status"]))
+    )
+
+
+@pytest.mark.parametrize("answer", [fails, lambda: Refusal("b", "another version")])
+def test_a_twin_that_fails_does_not_end_the_run(work, monkeypatch, answer):
+    last = len(list(cut(np.arange(N_FRAMES), 2)))  # the number of the twin
+    notes = Notes()
+    rows = through(TwoWorkers({0: None, last: answer}), notes, monkeypatch)
+    assert rows == list(range(N_FRAMES))
+    assert notes.tells("Another task does the same frames")
+
+
+def test_a_range_of_which_every_copy_fails_ends_the_run(work, monkeypatch):
+    with pytest.raises(EnvironmentProblemError, match="disk of this worker is broken"):
+        through(TwoWorkers({1: fails}), Notes(), monkeypatch)
+
+
+def test_rows_that_do_not_arrive_are_done_again_three_times(work, monkeypatch):
+    notes = Notes()
+    rows = through(TwoWorkers({0: is_late}), notes, monkeypatch)
+    assert rows == list(range(N_FRAMES))
+    assert notes.tells("does not hand them over")
+    client = TwoWorkers(dict.fromkeys(range(20), is_late))
+    with pytest.raises(EnvironmentProblemError, match="does not hand them over within 60 s"):
+        through(client, Notes(), monkeypatch)
+
+
+@pytest.mark.skipif(compiled.library() is None, reason="the compiled kernel is not built")
+def test_shards_with_and_without_the_kernel_do_not_mix(work, monkeypatch, capsys):
+    assert exit_code("run", "pipeline.toml", "--shard", "1/2") == 0
+    monkeypatch.setenv("XRDPIPE_KERNEL", "off")
+    assert exit_code("run", "pipeline.toml", "--shard", "2/2") == 2
+    assert "sums is 'compiled kernel' there, \"pyFAI's matrix" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(compiled.library() is None, reason="the compiled kernel is not built")

@@ -32,6 +32,7 @@ from xrdpipe.integration.batch import BatchReducer
 from xrdpipe.schema import FrameFlag, FrameStatus
 from xrdpipe.stages import outcomes, patience, reduction
 from xrdpipe.stages.stopping import stopping
+from xrdpipe.store import writing
 from xrdpipe.store.parts import Column, PartFolder, first_difference, writers
 from xrdpipe.store.writing import whole_hdf5
 
@@ -361,6 +362,20 @@ def test_two_processes_do_not_write_one_file(tmp_path):
     with h5py.File(tmp_path / "m.h5") as file:
         assert file["a"][()] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["m.h5"]
+
+
+def test_a_file_can_be_opened_from_the_moment_it_has_its_name(tmp_path, monkeypatch):
+    """Readers lock it, too: as long as its writer does they were refused."""
+    path, opened = tmp_path / "a.h5", []
+
+    def look(_):
+        with h5py.File(path, "r", locking=True) as file:
+            opened.append(file["x"][()])
+
+    monkeypatch.setattr(writing, "sync_folder", look)
+    with whole_hdf5(path) as file:
+        file["x"] = 5
+    assert opened == [5]
 
 
 @pytest.mark.parametrize("at", [4, 40])  # of its header, of its content

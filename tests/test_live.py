@@ -17,15 +17,20 @@ import pytest
 from h5compare import differences
 from known_frames import rings, write_image
 from xrdpipe.cli import main
-from xrdpipe.config import ScanOptions
+from xrdpipe.config import IntegrateConfig, ScanOptions
 from xrdpipe.errors import InputError, InputMissingError, OptionError, OutputExistsError
 from xrdpipe.frames import open_frames
 from xrdpipe.pipeline import follow_steps, load_pipeline, run_steps
 from xrdpipe.schema import FrameStatus
+from xrdpipe.stages.integrate import prepare
+from xrdpipe.stages.live import arrivals as arrivals_module
 from xrdpipe.stages.live import trials
-from xrdpipe.stages.live.arrivals import FileWatch
+from xrdpipe.stages.live.arrivals import Arrival, FileWatch
 from xrdpipe.stages.live.ends import Ends
+from xrdpipe.stages.live.kept import KeptRows
 from xrdpipe.stages.live.placing import Placing
+from xrdpipe.stages.reduction import reduced_blocks
+from xrdpipe.store.live_view import LiveView
 from xrdpipe.types import Progress
 
 NY, NX = 3, 4
@@ -295,7 +300,7 @@ def test_files_that_are_written_slowly_and_one_that_never_is(tmp_path, poni, inc
 
     with Writer(write):
         outcome = follow(pipeline(tmp_path, poni, incoming), Ends(timeout=20, marker=marker), notes)
-    assert outcome.lost == 4  # two frames, in the patterns and in the map
+    assert outcome.lost == 2
     assert f"{marker} is there, after {FRAMES} frames" in notes
     assert f"10 of {FRAMES} frames were integrated as they came" in notes
     same_as_batch(tmp_path)
@@ -561,3 +566,155 @@ def test_an_eiger_master_whose_data_files_appear_later(tmp_path, poni, incoming,
     with h5py.File(tmp_path / "result" / "map_live.h5", "r", swmr=True) as view:
         assert view["entry/phase_map/frame"][()].ravel().tolist() == list(range(1, FRAMES + 1))
     same_as_batch(tmp_path)
+
+
+def test_numbers_that_no_counter_reaches_give_the_order(tmp_path, images):
+    stamp = 10**20
+    placing = Placing(ScanOptions(scan_shape=(1, 3)))
+    for number in (2, 0, 1):
+        placing.add((stamp + number,))
+    assert placing.place()[0].frame_index.tolist() == [[1, 2, 0]]
+    beside = Placing(ScanOptions(scan_shape=(1, 3)))
+    for number in (3, 1):
+        beside.add((stamp, number))  # of the sample, say: it does not differ
+    assert beside.place()[1].tolist() == [[1, -1, 3]]
+    for number in (1, 2):
+        write_image(tmp_path / f"{stamp + number}.tif", images[number])
+    source = open_frames(tmp_path)
+    assert [record.index for record in source.records] == [0, 1]
+    assert not source.numbered
+
+
+def test_names_that_are_too_long_to_keep_are_not_mixed_up(tmp_path, poni, incoming, images):
+    """Cut short, both would be the same frame."""
+    put(incoming, 1, images[1])
+    put(incoming, 2, images[2])
+    job = prepare(IntegrateConfig(frames=[str(incoming)], poni=poni, cache=False), Progress())
+    ((_, rows),) = reduced_blocks(job, np.arange(2), Progress())
+    rows = {name: np.repeat(values[:1], 4, axis=0) for name, values in rows.items()}
+    folders = str(incoming / "/".join(["x" * 200] * 3))
+    arrivals = [
+        Arrival((f"{folders}/a.tif", 0), 0, (1, 1), (1,)),
+        Arrival((f"{folders}/b.tif", 0), 1, (1, 1), (2,)),
+        Arrival((str(incoming / "c.tif"), 0), 2, (1, 1), (10**100, 10**100)),
+        Arrival((str(incoming / "d.tif"), 0), 3, (1, 1), (4,)),
+    ]
+    output = tmp_path / "patterns.h5"
+    for restart in (True, False):  # as it is kept, and as it is found again
+        kept = KeptRows(job, output, incoming, restart)
+        if restart:
+            kept.keep(arrivals, rows, [""] * 4, 1.0)
+        assert len(kept) == 1
+        ((again, held),) = kept.blocks()
+        assert [arrival.numbers for arrival in again] == [(4,)]
+        assert len(held["status"]) == 1
+        kept.close()
+
+
+REFUSED = """
+import os, resource, sys
+from pathlib import Path
+import numpy as np
+from xrdpipe.maps import assemble
+from xrdpipe.store.live_view import LiveView
+from xrdpipe.types import Predictions, Scan
+
+path = Path("map_live.h5")
+shape = 200, 200
+n = shape[0] * shape[1]
+values = np.random.default_rng(0).random((n, 2)).astype("f4")
+found = Predictions(values, values, np.zeros(n, "f4"), np.ones(n, "u1"))
+index = np.arange(n, dtype="i4").reshape(shape)
+phase_map = assemble(found, Scan(index, "x", False), ("a", "b"), unknown_threshold=None)
+with LiveView(path, ("a", "b"), shape) as view:
+    at_most = path.stat().st_size + 300_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (at_most, resource.RLIM_INFINITY))
+    memory = os.memfd_create
+
+    def unlimited(name):  # a quota does not count memory, this limit does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        return memory(name)
+
+    os.memfd_create = unlimited
+    try:
+        for line in range(0, 200, 20):
+            view.write(phase_map, index, np.arange(line, line + 20))
+    except OSError as error:
+        print("refused:", error)
+print("there" if path.exists() else "removed")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
+def test_a_disk_that_refuses_the_view_costs_the_view_alone(tmp_path):
+    """HDF5 cannot close a file that it cannot write: it would end the process with it."""
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused: HDF5 cannot write it")
+    assert done.stdout.endswith("removed\n")
+    assert "Exception ignored" not in done.stderr
+
+
+def test_a_run_goes_on_without_its_view(tmp_path, poni, incoming, images, monkeypatch):
+    def refuse(view, *_):
+        with view._or_given_up():
+            raise OSError("quota exceeded")
+
+    for number in (1, 2, 3):
+        put(incoming, number, images[number])
+    monkeypatch.setattr(LiveView, "write", refuse)
+    notes = Notes()
+    follow(pipeline(tmp_path, poni, incoming), Ends(timeout=1), notes)
+    assert "map_live.h5 is given up (HDF5 cannot write it: quota exceeded)" in notes
+    assert not (tmp_path / "result" / "map_live.h5").exists()
+    assert (status_of(tmp_path / "result" / "map.h5") == FrameStatus.OK).sum() == 3
+
+
+FILLER = """
+import sys, time
+import h5py, numpy as np
+path, frames = sys.argv[1:]
+frames = np.load(frames)
+with h5py.File(path, "w") as file:
+    file.create_dataset("entry/data/data", frames.shape, frames.dtype)
+for number in range(len(frames)):
+    with h5py.File(path, "r+") as file:
+        file["entry/data/data"][number] = frames[number]
+    time.sleep(0.15)
+"""
+
+
+def test_an_hdf5_file_whose_space_is_reserved_and_filled(tmp_path, poni, images):
+    """Nothing but zeros is there where a frame is still to come."""
+    np.save(tmp_path / "frames.npy", np.stack([images[n] for n in range(1, FRAMES + 1)]))
+    file = tmp_path / "scan.h5"
+    writer = [sys.executable, "-c", FILLER, file, tmp_path / "frames.npy"]
+    notes = Notes()
+    with subprocess.Popen(list(map(str, writer))) as process:
+        follow(pipeline(tmp_path, poni, file), Ends(expect=FRAMES, timeout=20), notes)
+    assert process.returncode == 0
+    assert f"{FRAMES} of {FRAMES} frames were integrated as they came" in notes
+    same_as_batch(tmp_path)
+
+
+def test_a_look_at_many_files_costs_one_stat_of_each_new_one(incoming, images, monkeypatch):
+    """20,000 names: what was used is not looked at again, however often one looks."""
+    put(incoming, 1, images[1])
+    watch = FileWatch([str(incoming)], open_frames(incoming), Notes().progress.note)
+    for number in range(2, 20_001):
+        os.link(incoming / name(1), incoming / name(number))
+    time.sleep(0.03)
+    stats = []
+    monkeypatch.setattr(arrivals_module, "_stamp", lambda file: stats.append(file) or (1, 1))
+    looks = 0
+    while (arrivals := watch.look()) is not None:
+        looks += 1
+        for arrival in arrivals.frames:
+            watch.used(arrival)
+    assert looks == -(-20_000 // arrivals_module.AT_ONCE)
+    watch._recent.clear()  # as after WATCHED_SECONDS
+    stats.clear()
+    assert watch.look() is None
+    assert stats == []

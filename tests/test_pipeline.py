@@ -14,7 +14,9 @@ import pytest
 
 from h5compare import differences
 from known_frames import geometry_of, rings, run_cli, write_image, write_poni
+from xrdpipe import pipeline
 from xrdpipe.campaign import find_scans
+from xrdpipe.config import IntegrateConfig, MapConfig, ResampleConfig
 from xrdpipe.errors import (
     EnvironmentProblemError,
     InputError,
@@ -23,10 +25,10 @@ from xrdpipe.errors import (
     OptionError,
 )
 from xrdpipe.masks import shipped_folder, shipped_masks
-from xrdpipe.pipeline import ScanName, load_pipeline, read_pipeline
+from xrdpipe.pipeline import ScanName, Step, load_pipeline, read_pipeline, run_steps
 from xrdpipe.placeholders import filled
 from xrdpipe.store.parts import PartFolder
-from xrdpipe.types import Outcome
+from xrdpipe.types import Outcome, Progress
 
 SHIPPED = sorted(
     path
@@ -571,3 +573,39 @@ def test_check_lists_every_problem_of_every_step_and_scan(bench, raw, capsys):
     for what in ("mask absent.npy", "model 'absent'", "PONI file absent.poni"):
         assert refusal.count(what) == 1
     assert refusal.count(" and 1 more: ") == 3
+
+
+def test_a_frame_that_every_step_loses_is_lost_once(raw, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    resample = ResampleConfig(
+        patterns="one.h5", output="grid.h5", grid="5:12:0.05", wavelength=0.4959
+    )
+    steps = [
+        Step("one", "integrate", IntegrateConfig(frames=["a"], poni="p", output="one.h5")),
+        Step("two", "integrate", IntegrateConfig(frames=["a"], poni="p", output="two.h5")),
+        Step("grid", "resample", resample),
+        Step("map", "map", MapConfig(patterns=["grid.h5"], output="map.h5")),
+        Step("other", "integrate", IntegrateConfig(frames=["b"], poni="p", output="b.h5")),
+        Step("others", "map", MapConfig(patterns=["b.h5"], output="b_map.h5")),
+    ]
+    lost = {"one": 2, "two": 2, "grid": 0, "map": 2, "other": 1, "others": 1}
+
+    def run(stage, settings, *_):
+        step = next(step for step in steps if step.settings is settings)
+        return Outcome(settings.output, lost[step.name], step.name)
+
+    monkeypatch.setattr(pipeline, "run_stage", run)
+    outcome = run_steps(steps, Progress())
+    assert outcome.lost == 3
+    assert outcome.summary == "\n".join(lost)
+
+
+def test_one_lost_frame_of_two_integrations_is_one(bench, raw, capsys):
+    text = Path("p.toml").read_text()
+    again = text.partition("[integrate]")[2].replace("patterns", "again")
+    again = f"[again]\nstage = 'integrate'\nvariant = 'unmasked'\n{again}"
+    frames = f"['{raw / 'scan_2'}']"
+    Path("p.toml").write_text(text + again)
+    changes = [f"--set={step}.frames={frames}" for step in ("integrate", "again")]
+    assert run_cli(["run", "p.toml", *changes, "--log-json"]) == 3
+    assert json.loads(capsys.readouterr().err.splitlines()[-1])["lost"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from known_frames import SHAPE, rings, write_image, write_poni
 from xrdpipe import bounds
@@ -26,6 +28,8 @@ from xrdpipe.errors import FrameError, InputError, OptionError, XrdpipeError
 from xrdpipe.frames import open_frames, write
 from xrdpipe.frames.auxiliary import load_masks, read_plane
 from xrdpipe.frames.images import read_image
+from xrdpipe.frames.layouts import areadetector
+from xrdpipe.frames.layouts.layout import Column
 from xrdpipe.frames.tables import read_column, read_table
 from xrdpipe.integration.geometry import load_geometry
 from xrdpipe.nn.model_folder import find_model, phase_library, read_card
@@ -457,6 +461,22 @@ def test_geometries_of_detectors_that_cannot_be(tmp_path, little, name, text):
         load_geometry(tmp_path / name)
 
 
+def test_numbers_of_frames_that_are_far_apart(tmp_path, little):
+    """As many as lie between are not made up in order to be counted."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        ids = file.create_dataset("NDArrayUniqueId", data=np.array([1, 2, 4, 2**31]))
+        numbers, said = areadetector._numbers(ids, 4)
+    assert numbers is not None
+    assert said == f"NDArrayUniqueId 1-{2**31}, {2**31 - 4} dropped"
+
+
+def test_corners_are_not_computed_for_a_size_that_the_frames_have_not(tmp_path, little):
+    text = "wavelength:0.5\ndistance:100\ncenter:[1,1]\ntilt:0\nrotation:0\nDetDepth:0.3\n"
+    (tmp_path / "a.imctrl").write_text(text + "pixelSize:[100,100]\nsize:[65,1000001]\n")
+    with pytest.raises(InputError, match=r"1000001 x 65 pixels, but the frames have"):
+        load_geometry(tmp_path / "a.imctrl", SHAPE)
+
+
 @pytest.mark.parametrize("step", [1e-12, 0.0, float("nan"), -1.0])
 def test_a_model_of_a_grid_that_cannot_be(model, little, step):
     change_card(model, lambda card: card["grid"].update(step=step))
@@ -486,3 +506,121 @@ def test_what_detectors_write_is_within_the_bounds(tmp_path):
         packed = path.with_name(f"{name}.gz")
         packed.write_bytes(gzip.compress(path.read_bytes()))
         np.testing.assert_array_equal(read_image(packed).image, image)
+
+
+# --- modules that a virtual dataset joins ----------------------------------------------------
+
+
+def joined_modules(folder: Path, frames: int = 4, files: int = 1) -> NDArray[np.uint32]:
+    """Two modules beside each other, each in so many files of frames; returns the frames."""
+    images = np.random.default_rng(0).poisson(3, (frames, 32, 40)).astype(np.uint32) + 1
+    layout = h5py.VirtualLayout((frames, 64, 40), np.uint32)
+    each = frames // files
+    for module, part in itertools.product(range(2), range(files)):
+        name, rows = f"module_{module}_{part:04d}.h5", slice(part * each, (part + 1) * each)
+        with h5py.File(folder / name, "w") as file:
+            file.create_dataset(
+                "data", data=images[rows], chunks=(1, 32, 40), **hdf5plugin.Bitshuffle()
+            )
+        source = h5py.VirtualSource(name, "data", (each, 32, 40))
+        layout[rows, 32 * module : 32 * (module + 1)] = source
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file.create_group("entry/data").create_virtual_dataset("data", layout)
+    return np.concatenate([images, images], axis=1)
+
+
+@pytest.mark.parametrize("damage", [4, 6, 13])
+def test_a_damaged_chunk_of_a_joined_module_costs_its_frame(tmp_path, damage):
+    """The filter would read and write outside its memory."""
+    frames = joined_modules(tmp_path)
+    with h5py.File(tmp_path / "module_1_0000.h5", "r+") as file:
+        chunk = bytearray(file["data"].id.read_direct_chunk((2, 0, 0))[1])
+        chunk[damage] ^= 0x7F
+        file["data"].id.write_direct_chunk((2, 0, 0), bytes(chunk))
+    series = open_frames(tmp_path / "scan.h5")
+    assert [record.problem for record in series.records] == [0, 0, 0, 0]
+    for row in (0, 1, 3):
+        np.testing.assert_array_equal(series.read(row).image, frames[row])
+    with pytest.raises(FrameError, match=r"frame 2 of .*truncated or damaged .*module_1_0000"):
+        series.read(2)
+
+
+def test_a_module_that_vanishes_costs_its_frames(tmp_path):
+    """HDF5 would fill its place with zeros, and say nothing."""
+    frames = joined_modules(tmp_path, frames=8, files=4)
+    series = open_frames(tmp_path / "scan.h5")
+    (tmp_path / "module_1_0002.h5").unlink()
+    for row in (0, 1, 2, 3, 6, 7):
+        np.testing.assert_array_equal(series.read(row).image, frames[row])
+    for row in (4, 5):
+        with pytest.raises(FrameError, match=r"module_1_0002\.h5 is not there") as found:
+            series.read(row)
+        assert found.value.status == FrameStatus.MISSING
+
+
+OPENING_MANY = """
+import resource, sys
+import numpy as np
+from xrdpipe.frames import open_frames
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+series = open_frames("scan.h5")
+for row in range(len(series.records)):
+    np.save(sys.stdout.buffer, series.read(row).image)
+"""
+
+
+def test_more_modules_than_open_files(tmp_path):
+    """HDF5 keeps every module open, and beyond the limit fills frames with zeros."""
+    frames = joined_modules(tmp_path, frames=150, files=150)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING_MANY],
+        cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}"},
+    )  # fmt: skip
+    assert not done.returncode, done.stderr.decode()
+    stream = io.BytesIO(done.stdout)
+    for frame in frames:
+        np.testing.assert_array_equal(np.load(stream), frame)
+
+
+def joined_column(path: Path, damage: bool) -> None:
+    """A stack of frames whose monitor lies in chunks of another file."""
+    counts = np.arange(4000, dtype=np.uint32)
+    with h5py.File(path.with_name("counts.h5"), "w") as file:
+        data = file.create_dataset("c", data=counts, chunks=(1000,), **hdf5plugin.Bitshuffle())
+        if damage:
+            chunk = bytearray(data.id.read_direct_chunk((2000,))[1])
+            chunk[6] ^= 0x7F
+            data.id.write_direct_chunk((2000,), bytes(chunk))
+    layout = h5py.VirtualLayout((4000,), np.uint32)
+    layout[:] = h5py.VirtualSource("counts.h5", "c", (4000,))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("monitor", layout)
+
+
+def test_a_damaged_chunk_of_a_joined_column_is_refused(tmp_path):
+    joined_column(tmp_path / "a.h5", damage=False)
+    np.testing.assert_array_equal(
+        read_column(tmp_path / "a.h5", "monitor", "monitor"), np.arange(4000)
+    )
+    joined_column(tmp_path / "a.h5", damage=True)
+    with pytest.raises(InputError, match=r"a\.h5"):
+        read_column(tmp_path / "a.h5", "monitor", "monitor")
+
+
+def test_a_column_of_more_files_than_may_be_open(tmp_path, monkeypatch):
+    joined_column(tmp_path / "a.h5", damage=False)
+    monkeypatch.setattr(bounds, "OTHER_FILES", 10**9)
+    with pytest.raises(InputError, match=r"takes its values from 1 files.*ulimit -n"):
+        read_column(tmp_path / "a.h5", "monitor", "monitor")
+
+
+def test_a_column_made_of_itself_is_refused(tmp_path):
+    """HDF5 follows it until the stack overflows."""
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file["entry/data"] = np.ones((6, 16, 16), np.uint16)
+        layout = h5py.VirtualLayout((6,), "u4")
+        layout[:] = h5py.VirtualSource(".", "/entry/motor", (6,))
+        file.create_virtual_dataset("entry/motor", layout)
+    with pytest.raises(InputError, match="made of itself"):
+        Column(str(tmp_path / "a.h5"), "/entry/motor").read()

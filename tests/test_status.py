@@ -14,6 +14,7 @@ import xrdpipe
 from known_frames import run_cli
 from xrdpipe.errors import InputError
 from xrdpipe.schema import FrameStatus
+from xrdpipe.stages import status as status_module
 from xrdpipe.stages.status import standings
 from xrdpipe.store import parts as parts_module
 from xrdpipe.store.parts import Column, PartFolder, part_folder
@@ -202,3 +203,23 @@ def test_a_scan_that_is_followed_is_not_complete(tmp_path, clock):
             assert (standing.state, standing.done) == ("running", 20)
     (standing,) = standings(tmp_path / "p.h5")
     assert standing.state == "interrupted"
+
+
+def test_a_folder_that_vanishes_meanwhile_is_that_of_a_finished_run(
+    scan, poni, tmp_path, monkeypatch
+):
+    output = tmp_path / "patterns.h5"
+    removed = parts_module.shutil.rmtree
+    monkeypatch.setattr(parts_module.shutil, "rmtree", lambda *_, **__: None)
+    xrdpipe.integrate(frames=str(scan), poni=poni, threads=1, output=output)
+    (standing,) = standings(output)  # its key is gone, and nobody else's work is there
+    assert standing.state == "complete"
+    (part_folder(output) / "run.json").write_text('{"frames": []}')
+
+    def vanish(folder, **_):
+        removed(folder)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(status_module, "whole_blocks", vanish)
+    (standing,) = standings(output)
+    assert standing.state == "complete"

@@ -18,6 +18,7 @@ from xrdpipe.config import IntegrateConfig
 from xrdpipe.errors import OutputExistsError
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages import integrate, reduction
+from xrdpipe.store import parts
 from xrdpipe.store.parts import Column, PartFolder, first_difference
 from xrdpipe.store.patterns import PatternsFile
 
@@ -442,3 +443,22 @@ def test_only_one_option_set_is_the_key(tmp_path, scan, poni):
         "output", "restart", "threads", "cache", "device", "frames", "poni", "mask", "dark", "flat"
     }  # fmt: skip
     assert set(job.header.key) >= {"poni", "masks", "dark", "flat", "monitor", "frames", "versions"}
+
+
+def test_of_two_that_begin_at_once_with_other_keys_one_is_refused(tmp_path, monkeypatch):
+    columns = {"status": Column("|u1")}
+    first = PartFolder(tmp_path / "p.h5", columns, "1-of-2")
+    second = PartFolder(tmp_path / "p.h5", columns | {"flags": Column("<u2")}, "2-of-2")
+    told = parts.key_text
+
+    def meanwhile(key):  # the other one begins after this one has found no key
+        monkeypatch.setattr(parts, "key_text", told)
+        second.begin({"stage": "integrate", "frames": [2]}, restart=False)
+        return told(key)
+
+    monkeypatch.setattr(parts, "key_text", meanwhile)
+    with first, second:
+        with pytest.raises(OutputExistsError, match=r"frames\[0\] is 2 there, 1 here"):
+            first.begin({"stage": "integrate", "frames": [1]}, restart=False)
+        second.append(0, {"status": np.ones(2, "u1"), "flags": np.ones(2, "u2")})
+        assert set(parts.stored_columns(second.folder)) == {"status", "flags"}

@@ -12,6 +12,11 @@ from collections.abc import Iterator, Sequence
 
 from xrdpipe.errors import InputError, XrdpipeError
 
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
 LARGEST_FRAME = 20_000 * 20_000
 """Pixels of one image. Detectors have up to 18 million (Eiger2 16M); this is 20 times as many."""
 
@@ -36,6 +41,9 @@ LARGEST_TEXT = 10_000_000
 
 LARGEST_TABLE = 1 << 28
 """Bytes of a table: a line of 60 for each frame of the longest series."""
+
+OTHER_FILES = 100
+"""Files that a process may need open besides those of one dataset."""
 
 _DAMAGE = (
     OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, IndexError,
@@ -77,6 +85,18 @@ def check_text(size: int, where: str, most: int = LARGEST_TEXT) -> None:
         raise InputError(
             f"{where} has {size} bytes; expected a text of at most {most}: it is another kind of "
             "file."
+        )
+
+
+def check_open_files(count: int, where: str) -> None:
+    """Raise InputError for more files than this process may have open."""
+    if resource is None:
+        return
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and count > allowed - OTHER_FILES:
+        raise InputError(
+            f"{where} takes its values from {count} files, and a process may open {allowed} here; "
+            "raise that limit (ulimit -n)."
         )
 
 

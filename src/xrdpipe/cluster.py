@@ -59,6 +59,12 @@ STRAGGLING = 5.0
 STRAGGLING_SECONDS = 30.0
 """… but not before so many seconds."""
 
+DELIVERY = 60.0
+"""A finished range whose rows do not arrive for so many seconds is done again …"""
+
+DELIVERIES = 3
+"""… so many times at most."""
+
 PATIENCE = 20.0
 """Once asked to stop, ranges under way are waited for so many seconds; batch systems kill soon."""
 
@@ -105,11 +111,18 @@ class _Range:
         When, on the monotonic clock, s.
     futures
         Its tasks: one, and a second one if the first straggles.
+    undelivered
+        Tasks whose rows did not arrive.
     """
 
     rows: NDArray[np.intp]
     handed_out: float = 0.0
     futures: list[Any] = field(default_factory=list)
+    undelivered: int = 0
+
+
+class _UndeliveredError(EnvironmentProblemError):
+    """Rows that a worker has, and that do not arrive."""
 
 
 class ClusterExecution:
@@ -282,11 +295,16 @@ class _Conversation:
         future.add_done_callback(self._ended.put)
 
     def _collected(self, future: Any) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Blocks of a task that ended; none if its twin was faster."""
+        """Blocks of a task that ended; none if its twin was faster, or may still succeed."""
         one = self._open.get(future.key)
         if one is None:
             return
-        share = self._result(future, one)
+        try:
+            share = self._result(future, one)
+        except EnvironmentProblemError as error:
+            if not self._tried_elsewhere(future, one, error):
+                raise
+            return
         self._seconds.append(time.monotonic() - one.handed_out)
         self._drop(one)
         if share.path != self._request.path and share.path not in self._warned:
@@ -302,10 +320,31 @@ class _Conversation:
             self._progress.advance(len(rows["status"]), lost)
             yield first, rows
 
+    def _tried_elsewhere(self, future: Any, one: _Range, why: EnvironmentProblemError) -> bool:
+        """Whether a task that failed leaves its range to another."""
+        del self._open[future.key]
+        one.futures.remove(future)
+        late = isinstance(why, _UndeliveredError)
+        one.undelivered += late
+        again = late and not one.futures and one.undelivered < DELIVERIES
+        if one.futures or again:
+            said = str(why).removesuffix(KEPT)
+            self._progress.note(f"warning: {said}Another task does the same frames.")
+            future.release()
+            one.handed_out = time.monotonic()
+        if again:
+            self._hand_out(one)
+        return bool(one.futures)
+
     def _result(self, future: Any, one: _Range) -> Share:
         distributed = _library("distributed")
         try:
-            answer = future.result()
+            answer = future.result(timeout=DELIVERY)
+        except TimeoutError as error:
+            raise _UndeliveredError(
+                f"{self._named(one)}: a worker has integrated these and does not hand them over "
+                f"within {DELIVERY:g} s; is the network broken? {KEPT}"
+            ) from error
         except distributed.KilledWorker as error:
             raise EnvironmentProblemError(
                 f"{self._named(one)}: {error.allowed_failures + 1} workers died while integrating "

@@ -110,8 +110,6 @@ def _prepared(request: Request) -> Job:
         job = prepare(request.config, Progress())
     except (XrdpipeError, OSError) as error:
         raise _RefusedError(Refusal(host, f"{str(error).rstrip('.')}")) from error
-    if key_hash(job.header.key) != request.key_hash:
-        raise _RefusedError(Refusal(host, key=json.loads(key_text(job.header.key))))
     path = str(job.header.parameters["integration_path"])
     if path.partition(" (")[0] != request.path.partition(" (")[0]:
         # Other sums in another order: the last bits would tell which worker did a row.
@@ -122,6 +120,8 @@ def _prepared(request: Request) -> Job:
                 "kernel in both installations, or set XRDPIPE_KERNEL=off for both",
             )
         )
+    if key_hash(job.header.key) != request.key_hash:
+        raise _RefusedError(Refusal(host, key=json.loads(key_text(job.header.key))))
     return job
 
 

@@ -41,9 +41,6 @@ HEAD = ("output", "title")
 NO_STEPS = ("pipeline", "cluster")
 """Tables that are no steps."""
 
-INTEGRATING = ("integrate", "map")
-"""Stages that integrate frames (map: where they are given)."""
-
 
 @dataclass(frozen=True)
 class ScanName:
@@ -64,6 +61,13 @@ class Step:
     stage: str
     settings: config.Config
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def integrates(self) -> bool:
+        """Whether it integrates frames: ``map`` does where a geometry is given."""
+        if isinstance(self.settings, config.MapConfig):
+            return self.settings.poni is not None
+        return isinstance(self.settings, config.IntegrateConfig)
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ def find_pipeline(reference: str) -> Path:
 
 
 def run_steps(steps: list[Step], progress: Progress, execution: Execution | None = None) -> Outcome:
-    """Run steps in order; lost frames of any step are added up.
+    """Run steps in order; a frame that several of them lose is lost once.
 
     ``execution`` says where frames are integrated; None: by the threads of this process.
     """
@@ -289,7 +293,7 @@ def follow_steps(steps: list[Step], progress: Progress, ends: Ends) -> Outcome:
     """
     from xrdpipe.stages.live.follow import follow
 
-    at = next((n for n, step in enumerate(steps) if _takes_frames(step)), None)
+    at = next((n for n, step in enumerate(steps) if step.integrates), None)
     if at is None:
         raise OptionError(
             "--follow: no step takes frames; expected [integrate], or [map] with a poni."
@@ -313,7 +317,7 @@ def follow_steps(steps: list[Step], progress: Progress, ends: Ends) -> Outcome:
 def _run_step(step: Step, progress: Progress, execution: Execution | None = None) -> Outcome:
     progress.note(f"── {step.name}")
     with in_pipeline(step.record):
-        on = execution if step.stage in INTEGRATING else None
+        on = execution if step.integrates else None
         return run_stage(step.stage, step.settings, progress, on)
 
 
@@ -321,7 +325,7 @@ def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
     """The end of the last step, with what all of them lost and said."""
     return Outcome(
         outcomes[-1].path,
-        sum(outcome.lost for outcome in outcomes),
+        _lost(steps, outcomes),
         "\n".join(outcome.summary for outcome in outcomes if outcome.summary),
         done_before=all(
             outcome.done_before
@@ -331,12 +335,18 @@ def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
     )
 
 
-def _takes_frames(step: Step) -> bool:
-    """Whether a step integrates frames."""
-    settings = step.settings
-    if isinstance(settings, config.MapConfig):
-        return settings.poni is not None
-    return isinstance(settings, config.IntegrateConfig)
+def _lost(steps: list[Step], outcomes: list[Outcome]) -> int:
+    """Frames that were lost, each once: steps after the first that meets them lose them again."""
+    lost: dict[tuple[str, ...], int] = {}
+    made_of: dict[str, tuple[str, ...]] = {}
+    for step, outcome in zip(steps, outcomes, strict=True):
+        given = getattr(step.settings, READS_FRAMES.get(step.stage, "patterns"), ())
+        named = (given,) if isinstance(given, str | Path) else given
+        inputs = tuple(str(Path(name).resolve()) for name in named)
+        frames = next((made_of[name] for name in inputs if name in made_of), inputs)
+        made_of[str(Path(outcome.path).resolve())] = frames
+        lost[frames] = max(lost.get(frames, 0), outcome.lost)
+    return sum(lost.values())
 
 
 def _integration_and_maps(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.config import STAGES, IntegrateConfig, MapConfig
+from xrdpipe.config import STAGES
 from xrdpipe.errors import EnvironmentProblemError, InputError, InputMissingError
 from xrdpipe.pipeline import Step, run_steps
 from xrdpipe.stages import run_stage
@@ -44,7 +44,7 @@ def run_shard(steps: list[Step], progress: Progress, shard: Shard) -> Outcome:
         If no step integrates frames, or a step before has not been run: many processes that run
         it at once would be in each other's way.
     """
-    places = [place for place, step in enumerate(steps) if integrated_file(step) is not None]
+    places = [place for place, step in enumerate(steps) if step.integrates]
     if not places:
         raise InputError(
             "no step of the pipeline integrates frames, so there is nothing to share; run it "
@@ -57,9 +57,7 @@ def run_shard(steps: list[Step], progress: Progress, shard: Shard) -> Outcome:
         step = steps[place]
         progress.note(f"── {step.name}, shard {shard}")
         outcomes.append(run_stage(step.stage, step.settings, progress, Execution(shard=shard)))
-        output = integrated_file(step)
-        assert output is not None
-        _record(output, steps)
+        _record(outputs_of(step.settings)[0], steps)
     summary = "\n".join(outcome.summary for outcome in outcomes)
     return Outcome(outcomes[-1].path, 0, summary)
 
@@ -119,14 +117,6 @@ def _check_done(step: Step) -> None:
                 f"step '{step.name}' comes before the integration and is not done ({last} is not "
                 "there); run it first, for example from a pipeline file of its own."
             )
-
-
-def integrated_file(step: Step) -> Path | None:
-    """Where a step puts the patterns it integrates; None if it integrates none."""
-    of_frames = isinstance(step.settings, MapConfig) and step.settings.poni is not None
-    if of_frames or isinstance(step.settings, IntegrateConfig):
-        return outputs_of(step.settings)[0]
-    return None
 
 
 def _record(output: Path, steps: list[Step]) -> None:

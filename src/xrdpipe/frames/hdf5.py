@@ -30,6 +30,7 @@ from xrdpipe.frames.layouts.links import (
     whole,
     why_not_open,
 )
+from xrdpipe.frames.layouts.modules import ModuleReader
 from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.layouts.packing import Packing, packing_of
 from xrdpipe.frames.layouts.planes import Planes, Stored, unwritten
@@ -239,6 +240,7 @@ class Hdf5Series:
         self._layout = layout
         self._planes = layout.planes
         self._open = _OpenDatasets(layout.planes.stored)
+        self._modules = ModuleReader()
         typical = _typical(layout.planes)
         if typical is None:
             reason = next(iter(layout.planes.reason.values()), "it is empty")
@@ -282,8 +284,10 @@ class Hdf5Series:
             raise FrameError(record.problem, record.reason)
         number = int(self._planes.which[row])
         stored = self._planes.stored[number]
-        data, packing, problem, reason = self._open.get(number)
         place = record.place
+        if stored.modules is not None:
+            return self._joined(stored, place)
+        data, packing, problem, reason = self._open.get(number)
         try:
             leading = data.shape[:-2]
             where = (
@@ -309,6 +313,22 @@ class Hdf5Series:
             raise _undecoded(stored, place, data, error) from error
         except (RuntimeError, KeyError, TypeError) as error:  # of damaged metadata
             raise _undecoded(stored, place, data, error) from error
+
+    def _joined(self, stored: Stored, place: int) -> NDArray[Any]:
+        """A frame put together from modules."""
+        try:
+            image = self._modules.read(stored, place)
+        except FrameError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise FrameError(
+                FrameStatus.CORRUPT,
+                f"frame {place} of {stored.name} cannot be decoded: it is truncated or damaged "
+                f"({error})",
+            ) from error
+        if image.shape != self.shape or image.dtype != self.dtype:
+            raise _wrong(stored.name, image.shape, image.dtype, self)
+        return image
 
     def column(self, name: str) -> NDArray[np.float64] | None:
         """Values of one column, NaN at the end where a scan stopped early; None if unknown."""

@@ -59,6 +59,10 @@ _SERIES = frozenset({"scan", "sample", "run", "series", "set", "exp", "temp", "t
 """Words before a number that counts measurements, or states a condition."""
 
 
+LARGEST_NUMBER = 2**62
+"""A larger number in a name is an identity; it would not fit the files either."""
+
+
 @dataclass(frozen=True)
 class Names:
     """What the names of a series say.
@@ -90,18 +94,22 @@ class Names:
 def frame_numbers(files: Sequence[Path]) -> tuple[list[int], bool]:
     """Acquisition numbers from the digit group that varies between the names (decision 14).
 
-    Where no single group varies, or numbers repeat, the order itself (0, 1, 2, …) and False.
+    Where no single group varies, or its numbers repeat or are too large to count anything, the
+    order itself (0, 1, 2, …) and False.
     """
     groups = [re.findall(r"\d+", file.name) for file in files]
     by_order = list(range(len(files)))
     if len(files) == 1:
         own = re.findall(r"\d+", files[0].stem) or groups[0]  # .mar3450 or .bz2 numbers no frame
-        return ([int(own[-1])], True) if own else (by_order, False)
+        counts = bool(own) and int(own[-1]) <= LARGEST_NUMBER
+        return ([int(own[-1])], True) if counts else (by_order, False)
     if len({len(group) for group in groups}) != 1:
         return by_order, False
     columns = [[int(group[i]) for group in groups] for i in range(len(groups[0]))]
     varying = [column for column in columns if len(set(column)) > 1]
     if len(varying) != 1 or len(set(varying[0])) != len(files):
+        return by_order, False
+    if max(varying[0]) > LARGEST_NUMBER:
         return by_order, False
     return varying[0], True
 
@@ -222,6 +230,8 @@ def read_names(files: Sequence[Path]) -> Names:
         if not numbered and not only.decimal and only.distinct:
             # A time stamp or a folder varied too.
             found = [int(value) for value in only.values]
+            if max(found) > LARGEST_NUMBER:
+                return plain
             return Names(by_order, found, True, evidence=_numbering(shown, found, True))
         return plain
     return _places(files, columns, shown) or plain

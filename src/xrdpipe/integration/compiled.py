@@ -166,13 +166,22 @@ def level() -> int:
     return min(best, LEVELS.index(wanted)) if wanted in LEVELS else best
 
 
+KERNEL, MATRIX = "compiled kernel", "pyFAI's matrix through scipy"
+"""The two ways in which frames are integrated here: sums in another order differ in last bits."""
+
+
+def way() -> str:
+    """Which of the two is taken."""
+    return MATRIX if library() is None else KERNEL
+
+
 def describe() -> str:
     """Which way frames are integrated here, for people."""
     if library() is not None:
-        return f"compiled kernel ({LEVELS[level()]})"
+        return f"{KERNEL} ({LEVELS[level()]})"
     if os.environ.get(SWITCH) == "off":
-        return f"pyFAI's matrix through scipy ({SWITCH}=off)"
-    return "pyFAI's matrix through scipy (the compiled kernel was not built; it is faster)"
+        return f"{MATRIX} ({SWITCH}=off)"
+    return f"{MATRIX} (the compiled kernel was not built; it is faster)"
 
 
 def decode_chunk(chunk: bytes, dtype: np.dtype[Any], items: int) -> NDArray[Any] | None:

@@ -321,6 +321,7 @@ def _check_number(path: Path, key: str, text: str) -> None:
 
 def _read_imctrl(path: Path, text: str, shape: tuple[int, int] | None) -> _Calibration:
     controls = parse_imctrl(path, text)
+    of_frames = shape
     if controls.size is not None:
         shape = (controls.size[1], controls.size[0])
     if shape is None:
@@ -341,6 +342,7 @@ def _read_imctrl(path: Path, text: str, shape: tuple[int, int] | None) -> _Calib
             max_shape=shape,
             orientation=3,
         )
+        _common_shape(path, detector, of_frames)  # before corners are computed for a wrong size
         integrator = AzimuthalIntegrator(
             flat.distance,
             flat.poni1,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from xrdpipe.calibrant import Instrument, fit_instrument
 from xrdpipe.crystal import load_phase
 from xrdpipe.errors import FrameError, InputError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.frames.powder_files import read_powder_file
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.ranges import SAME_WAVELENGTH, Changes, as_rows, with_ranges
@@ -185,9 +186,9 @@ def _of_patterns_file(path: Path) -> Measured:
         ]
         distance = source.entry.get("reduction/input/distance")
         pixel = None
-        if distance is not None and None not in sizes and float(distance[()]) > 0:
-            mean_size = math.sqrt(float(sizes[0][()]) * float(sizes[1][()]))
-            pixel = math.degrees(math.atan(mean_size / float(distance[()])))
+        if distance is not None and None not in sizes and float(whole(distance)) > 0:
+            mean_size = math.sqrt(float(whole(sizes[0])) * float(whole(sizes[1])))
+            pixel = math.degrees(math.atan(mean_size / float(whole(distance))))
         return Measured(rows.two_theta, mean, source.wavelength, pixel)
 
 

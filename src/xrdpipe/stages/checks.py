@@ -41,6 +41,7 @@ from xrdpipe.store.masks import mask_done
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.parts import (
     KEY_FILE,
+    being_written,
     part_folder,
     refuse_another,
     rows_of,
@@ -254,10 +255,7 @@ def _state(output: Path, key: Mapping[str, Any], key_path: str, config: Any) -> 
         return DONE
     folder = part_folder(output)
     for writer in writers(folder):
-        raise InputError(
-            f"process {writer['pid']} on {writer['host']} is writing {output} already; wait for "
-            "it, or give another --output."
-        )
+        raise being_written(output, writer)
     if config.restart or not (folder / KEY_FILE).is_file():
         return TO_DO
     refuse_another(folder, key)

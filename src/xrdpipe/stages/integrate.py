@@ -26,6 +26,7 @@ from xrdpipe.frames.dead import (
 from xrdpipe.integration.batch import BatchReducer, unsuited
 from xrdpipe.integration.cache import NO_CACHE, ArrayCache, open_cache
 from xrdpipe.integration.compiled import describe as describe_kernel
+from xrdpipe.integration.compiled import way
 from xrdpipe.integration.geometry import Binning, Geometry, choose_binning, load_geometry
 from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
 from xrdpipe.integration.rejection import POISSON, PixelNoise
@@ -196,6 +197,7 @@ class Inputs:
                 [r.file, r.place, r.index, r.size, r.mtime_ns] for r in _relative(self.source)
             ],
             "versions": software_versions(),
+            "sums": "torch on cuda" if self.config.device == "cuda" else way(),
         }
 
 
@@ -610,7 +612,7 @@ def _summary(output: Path, parts: PartFolder) -> tuple[str, int]:
     reasons: Counter[str] = Counter()
     rejected = 0.0
     suspect = 0
-    for _, rows in parts.blocks():
+    for _, rows in parts.blocks(("status", "flags", "reason", "n_masked_dynamic")):
         suspect += int(np.count_nonzero(rows["flags"] & FrameFlag.SENTINEL_SUSPECT))
         counts += np.bincount(rows["status"], minlength=256)
         rejected += float(rows["n_masked_dynamic"].sum())

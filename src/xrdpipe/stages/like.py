@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.channels import background, fill_gaps, noise
 from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.resampling import inside_grid, plan_resampling
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.ranges import SAME_WAVELENGTH, Changes, as_rows, with_ranges
@@ -264,8 +265,9 @@ def _of_poisson(apparent: Float) -> Float:
 def _pixel(source: PatternsFile) -> float | None:
     """Angular size of a pixel at the centre of the detector, degrees."""
     names = ("instrument/detector/y_pixel_size", "instrument/detector/x_pixel_size")
-    sizes = [float(source.entry[name][()]) for name in names if name in source.entry]
-    distance = float(source.entry.get("reduction/input/distance", np.zeros(()))[()])
+    sizes = [float(whole(source.entry[name])) for name in names if name in source.entry]
+    stated = source.entry.get("reduction/input/distance")
+    distance = 0.0 if stated is None else float(whole(stated))
     if len(sizes) < 2 or not distance > 0:
         return None
     return math.degrees(math.atan(math.sqrt(sizes[0] * sizes[1]) / distance))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -38,6 +39,9 @@ NOT_STARTED, RUNNING, INTERRUPTED, COMPLETE = "not started", "running", "interru
 
 RECENT_BLOCKS = 10
 """Blocks that the rate is taken of."""
+
+LOOKS, PAUSE = 20, 0.05
+"""Folders of unfinished work may vanish while they are read; pauses in s."""
 
 DEPTH = 4
 """Levels of folders that are searched: OUTPUT/SCAN/STEP and one more."""
@@ -110,6 +114,14 @@ def standings(output: Path) -> list[Standing]:
     """
     if not output.name:
         output = output.absolute()  # '.' has no name
+    for _ in range(LOOKS):
+        with contextlib.suppress(FileNotFoundError):
+            return _standings(output)
+        time.sleep(PAUSE)  # a run has ended and removes its folder
+    return _standings(output)
+
+
+def _standings(output: Path) -> list[Standing]:
     if output.suffix == PART_SUFFIX:
         output = output.with_suffix("")
     if part_folder(output).is_dir():
@@ -196,9 +208,10 @@ def _unfinished(output: Path) -> Standing:
         key = stored_key(folder) if (folder / KEY_FILE).is_file() else {}
     except OutputExistsError as error:
         key, note = {}, str(error)
-    written = read_written(output) if output.is_file() and not at_work else None
-    if written is not None and written.key == key:
-        return _finished(output, written)
+    begun = (folder / KEY_FILE).is_file()
+    written = read_written(output) if output.is_file() and not (at_work and begun) else None
+    if written is not None and (written.key == key or not begun):
+        return _finished(output, written)  # what is left of the folder is being removed
     if "frames" not in key:  # training, or a folder that was only just made
         checkpoints = [file.stat().st_mtime for file in folder.glob("checkpoint-*.safetensors")]
         return Standing(

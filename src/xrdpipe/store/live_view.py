@@ -6,7 +6,10 @@ It is a view that may be thrown away (decision 20). Readers open it with
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,11 @@ class LiveView:
             Acquisition number of each pixel's frame, shape (ny, nx), −1 where there is none.
         lines
             Rows of the map that have changed.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses; the view is closed and removed then.
         """
         images: dict[str, NDArray[Any]] = {
             "presence/probability": phase_map.probability,
@@ -86,24 +94,42 @@ class LiveView:
             "frame": numbers,
             "status": phase_map.status,
         }
-        group = self._file["entry/phase_map"]
-        for name, values in images.items():
-            dataset = group[name]
-            if dataset.shape != values.shape:
-                dataset.resize(values.shape)
-            for line in lines.tolist():
-                dataset[..., line, :] = values[..., line, :]
-            dataset.flush()
-        self._set("frames_done", int((phase_map.status != FrameStatus.PENDING).sum()))
-        self._set("last_update", time.time())
+        with self._or_given_up():
+            group = self._file["entry/phase_map"]
+            for name, values in images.items():
+                dataset = group[name]
+                if dataset.shape != values.shape:
+                    dataset.resize(values.shape)
+                for line in lines.tolist():
+                    dataset[..., line, :] = values[..., line, :]
+                dataset.flush()
+            self._set("frames_done", int((phase_map.status != FrameStatus.PENDING).sum()))
+            self._set("last_update", time.time())
 
     def finish(self) -> None:
-        """Say that nothing more will come."""
-        self._set("finished", 1)
+        """Say that nothing more will come; raises OSError as :meth:`write` does."""
+        with self._or_given_up():
+            self._set("finished", 1)
 
     def close(self) -> None:
         """Close the file; readers keep it."""
         self._file.close()
+
+    @contextmanager
+    def _or_given_up(self) -> Iterator[None]:
+        """Close and remove the file where the disk refuses what is written."""
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            # HDF5 cannot close what it cannot write, and would end the process: it writes into
+            # memory from now on.
+            if hasattr(os, "memfd_create"):
+                memory = os.memfd_create(self.path.name)
+                os.dup2(memory, self._file.id.get_vfd_handle())
+                os.close(memory)
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+            raise OSError(f"HDF5 cannot write it: {str(error).splitlines()[0]}") from error
 
     def _set(self, name: str, value: float) -> None:
         dataset = self._file[f"entry/phase_map/{name}"]

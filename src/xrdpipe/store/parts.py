@@ -207,8 +207,11 @@ class PartFolder:
             ) from error
         self._known.append(Block(first_row, n_rows, self._own, at, now))
 
-    def blocks(self) -> Iterator[tuple[int, Rows]]:
-        """All rows in order, a block at a time; what two writers did is taken once."""
+    def blocks(self, only: Container[str] = ()) -> Iterator[tuple[int, Rows]]:
+        """All rows in order, a block at a time; what two writers did is taken once.
+
+        ``only`` some columns, where others are not needed.
+        """
         end = 0
         with ExitStack() as opened:
             streams: dict[Path, BinaryIO] = {}
@@ -218,7 +221,7 @@ class PartFolder:
                     continue
                 if block.file not in streams:
                     streams[block.file] = opened.enter_context(block.file.open("rb"))
-                rows = self._read(streams[block.file], block)
+                rows = read_block(streams[block.file], block, self._columns, only)
                 repeated = max(end - block.first, 0)
                 yield block.first + repeated, {k: v[repeated:] for k, v in rows.items()}
                 end = past
@@ -227,7 +230,7 @@ class PartFolder:
         """One block by the order in which blocks were appended."""
         block = self._known[number]
         with block.file.open("rb") as stream:
-            return self._read(stream, block)
+            return read_block(stream, block, self._columns)
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -235,6 +238,8 @@ class PartFolder:
 
     def discard(self) -> None:
         """Remove the folder: the output is written."""
+        # Without its key nobody takes what is left for work in progress.
+        (self.folder / KEY_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
         self._locks.close()
 
@@ -257,12 +262,12 @@ class PartFolder:
 
     def _claim(self, key: Mapping[str, Any]) -> None:
         """Leave the key, or find that what is there has the same."""
-        if (self.folder / KEY_FILE).is_file():
-            refuse_another(self.folder, key)
-            return
-        columns = {name: [c.dtype, list(c.shape)] for name, c in self._columns.items()}
-        write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
-        write_whole(self.folder / KEY_FILE, key_text(key))
+        if not (self.folder / KEY_FILE).is_file():
+            write_whole(self.folder / KEY_FILE, key_text(key), replace=False)
+        refuse_another(self.folder, key)
+        if not (self.folder / COLUMNS_FILE).is_file():
+            columns = {name: [c.dtype, list(c.shape)] for name, c in self._columns.items()}
+            write_whole(self.folder / COLUMNS_FILE, json.dumps(columns))
         sync_folder(self.folder)
 
     def _keep_whole_blocks(self) -> NDArray[np.intp]:
@@ -275,9 +280,6 @@ class PartFolder:
         with self._own.open("ab") as stream:
             stream.truncate(end)
         return rows_of(self._known)
-
-    def _read(self, stream: BinaryIO, block: Block) -> Rows:
-        return read_block(stream, block, self._columns)
 
 
 def read_block(
@@ -433,9 +435,14 @@ def _locked(file: Path, alone: bool, output: Path) -> BinaryIO:
         file.parent.mkdir(parents=True, exist_ok=True)
         time.sleep(LOCK_PAUSE)
     holder = next(iter(writers(file.parent)), _holder(file))
-    raise EnvironmentProblemError(
-        f"process {holder['pid']} on {holder['host']} is writing {output} already; wait for it, "
-        "or give another --output."
+    raise being_written(output, holder)
+
+
+def being_written(output: Path, writer: Mapping[str, Any] | None = None) -> EnvironmentProblemError:
+    """What to say where somebody else writes, one of :func:`writers` if that is known."""
+    who = f"process {writer['pid']} on {writer['host']}" if writer else "another process"
+    return EnvironmentProblemError(
+        f"{who} is writing {output}; wait for it, or give another --output."
     )
 
 
@@ -457,14 +464,28 @@ def _inode(stream: BinaryIO) -> int:
     return os.fstat(stream.fileno()).st_ino
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a small file that is there whole or not at all."""
+def write_whole(file: Path, text: str, replace: bool = True) -> None:
+    """Write a small file that is there whole or not at all; the first one stays if not ``replace``.
+
+    File systems without hard links let the last one stay.
+    """
     # A name of its own: several processes may begin at once, with the same content.
     temporary = file.with_suffix(f".{socket.gethostname()}-{os.getpid()}.tmp")
     with temporary.open("w") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
+    if not replace:
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            temporary.unlink()
+            return
+        except OSError:
+            pass  # no hard links here
+        else:
+            temporary.unlink()
+            return
     temporary.replace(file)
 
 

@@ -17,7 +17,7 @@ from xrdpipe import __version__
 from xrdpipe.bounds import MOST_BINS, check_frames, sound
 from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.chunks import check_chunks
-from xrdpipe.frames.layouts.links import check_no_circle, group_in, whole
+from xrdpipe.frames.layouts.links import check_sources, group_in, whole
 from xrdpipe.resampling import UNPOLARIZED
 from xrdpipe.schema import UNITS, FrameFlag, FrameStatus
 from xrdpipe.store.nexus import (
@@ -495,7 +495,7 @@ class PatternsFile:
         self.n_rows = int(shape[0])
         check_frames(self.n_rows, str(self.path))
         for name in self.signals:
-            check_no_circle(self._data[name])
+            check_sources(self._data[name])
             check_chunks(self._data[name])
         self.polarization_factor = self._polarization()
         frames = self.entry.get("frames", {})

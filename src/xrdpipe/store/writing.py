@@ -13,7 +13,7 @@ import h5py
 
 from xrdpipe.errors import EnvironmentProblemError
 from xrdpipe.store.nexus import FORMAT
-from xrdpipe.store.parts import sync_folder, try_lock
+from xrdpipe.store.parts import being_written, sync_folder, try_lock
 
 
 class _Forgiving(io.FileIO):
@@ -71,9 +71,7 @@ def whole_hdf5(path: Path, like: Path | None = None, kept: str = "") -> Iterator
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(temporary.open("a+b"))
             if not try_lock(lock, alone=True):
-                raise EnvironmentProblemError(
-                    f"another process is writing {path}; wait for it, or give another --output."
-                )
+                raise being_written(path)
             held.callback(temporary.unlink, missing_ok=True)
             if like is not None:
                 shutil.copy2(like, temporary)
@@ -87,6 +85,9 @@ def whole_hdf5(path: Path, like: Path | None = None, kept: str = "") -> Iterator
             if disk.refusal is not None:
                 raise disk.refusal
             os.fsync(disk.fileno())  # else a power cut could leave a name without content
+            # Who opens it under its name locks it, too; other writers stay shut out.
+            if not try_lock(lock, alone=False):
+                raise being_written(path)
             temporary.replace(path)
             sync_folder(path.parent)
         except OSError as error:

@@ -13,6 +13,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.bounds import sound
+from xrdpipe.errors import InputError
+from xrdpipe.frames.layouts.links import whole
 from xrdpipe.schema import LOST, FrameStatus
 from xrdpipe.store.nexus import PENDING_PATH, text
 
@@ -55,7 +58,7 @@ def frames_of(status: NDArray[Any], reasons: Iterable[bytes] = (), most: int = 5
 def read_written(path: Path) -> Written | None:
     """What a file says of its run; None if xrdpipe did not write it, or it cannot be read."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with sound(str(path)), h5py.File(path, "r", locking=False) as file:
             entry = file.get("entry")
             names = () if not isinstance(entry, h5py.Group) else PROCESSES
             for name in names:
@@ -63,10 +66,10 @@ def read_written(path: Path) -> Written | None:
                     process = entry[name]
                     key = json.loads(text(process["run_key"]))
                     date, version = text(process["date"]), text(process["version"])
-                    pending = int(file[PENDING_PATH][()]) if PENDING_PATH in file else 0
+                    pending = int(whole(file[PENDING_PATH])) if PENDING_PATH in file else 0
                     stage = str(key.get("stage", ""))
                     return Written(key, stage, date, version, _frames(entry), pending)
-    except (OSError, KeyError, ValueError):
+    except InputError:
         return None
     return None
 
@@ -81,7 +84,7 @@ def frame_counts(path: Path) -> tuple[int, int] | None:
 
 def _frames(entry: h5py.Group) -> Frames | None:
     if "phase_map/status" in entry:
-        return frames_of(entry["phase_map/status"][()])
+        return frames_of(whole(entry["phase_map/status"]))
     if "frames/status" in entry:
-        return frames_of(entry["frames/status"][()], entry["frames/reason"][()])
+        return frames_of(whole(entry["frames/status"]), whole(entry["frames/reason"]))
     return None

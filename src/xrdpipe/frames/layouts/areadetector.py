@@ -80,7 +80,7 @@ def _numbers(ids: h5py.Dataset | None, frames: int) -> tuple[IntArray | None, st
     numbers = np.asarray(whole(ids), np.int64).ravel()
     if why := miscount(numbers):
         return None, f"NDArrayUniqueId {why}: it is not used, frames are counted in order"
-    dropped = int(np.setdiff1d(np.arange(numbers.min(), numbers.max()), numbers).size)
+    dropped = int(numbers.max()) - int(numbers.min()) + 1 - np.unique(numbers).size
     return numbers, f"NDArrayUniqueId {numbers.min()}-{numbers.max()}, {dropped} dropped"
 
 

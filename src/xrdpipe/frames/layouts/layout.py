@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.bounds import check_values
-from xrdpipe.frames.layouts.links import find, open_file, own_groups
+from xrdpipe.frames.layouts.links import find, open_file, own_groups, whole
 from xrdpipe.frames.layouts.metadata import Exposure, is_column, units_of
 from xrdpipe.frames.layouts.planes import Planes
 from xrdpipe.types import DetectorInfo, IntArray, ScanHint
@@ -43,7 +43,7 @@ class Column:
         with open_file(self.file) as file:
             data = file[self.dataset]
             check_values(data.size * self.repeat * self.tile, f"{self.file}::{self.dataset}")
-            values = np.asarray(data[()], np.float64).ravel()
+            values = np.asarray(whole(data), np.float64).ravel()
         if self.repeat > 1:
             values = np.repeat(values, self.repeat)
         return np.tile(values, self.tile) if self.tile > 1 else values

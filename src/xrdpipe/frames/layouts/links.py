@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 - registers the decompression filters of detectors
 
-from xrdpipe.bounds import MOST_VALUES, check_values
+from xrdpipe.bounds import MOST_VALUES, check_open_files, check_values
 from xrdpipe.errors import FrameError, InputError
 from xrdpipe.frames.layouts.chunks import check_chunks
 from xrdpipe.schema import FrameStatus
@@ -167,18 +167,26 @@ def whole(data: h5py.Dataset, most: int = MOST_VALUES) -> Any:
         If they cannot be read.
     """
     check_values(data.size or 0, f"{data.file.filename}::{data.name}", most)
-    check_no_circle(data)
+    check_sources(data)
     check_chunks(data)
     return data[()]
 
 
-def check_no_circle(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ()) -> None:
-    """Raise InputError for a virtual dataset that leads back to itself: HDF5 follows it for ever.
+def check_sources(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ()) -> None:
+    """Whether HDF5 can put a virtual dataset together; nothing for any other.
 
     Parameters
     ----------
     above
         File and name of the datasets on the way to this one.
+
+    Raises
+    ------
+    InputError
+        If it leads back to itself, which HDF5 follows for ever, or takes more files than may be
+        open at once, which HDF5 fills with zeros.
+    OSError
+        If a chunk of its sources cannot hold what it should.
     """
     if not data.is_virtual:
         return
@@ -186,6 +194,7 @@ def check_no_circle(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ())
     if (own, data.name) in above or len(above) > MAX_LINKS:
         raise InputError(f"{own}::{data.name} is a virtual dataset that is made of itself.")
     sources = {(source.file_name, source.dset_name) for source in data.virtual_sources()}
+    check_open_files(len({name for name, _ in sources}), f"{own}::{data.name}")
     for name, dataset in sources:
         try:
             same = name == "." or as_written(beside(own, name)) == as_written(own)
@@ -194,7 +203,8 @@ def check_no_circle(data: h5py.Dataset, above: tuple[tuple[str, str], ...] = ())
         except LostDatasetError:
             continue
         if isinstance(item, h5py.Dataset):
-            check_no_circle(item, (*above, (own, data.name)))
+            check_sources(item, (*above, (own, data.name)))
+            check_chunks(item)
 
 
 def own_groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:

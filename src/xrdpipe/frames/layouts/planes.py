@@ -60,6 +60,8 @@ class Stored:
         Of the file, or of all files behind a dataset put together from parts of frames.
     examined
         False if unwritten frames are still to be looked for.
+    modules
+        What its planes are put together from, if it is a virtual dataset of parts of frames.
     """
 
     file: str
@@ -70,6 +72,7 @@ class Stored:
     size: int = 0
     mtime_ns: int = 0
     examined: bool = True
+    modules: Modules | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -121,6 +124,30 @@ class Planes:
             problem=self.problem[rows],
             reason=reason,
         )
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Parts that planes are put together from: part i belongs to ``plane[i]``, which rises.
+
+    Parameters
+    ----------
+    plane
+        Shape (n,).
+    parts
+        Where the n parts lie.
+    """
+
+    plane: Places
+    parts: Planes
+
+    def of(self, plane: int) -> list[tuple[Stored, int]]:
+        """The parts of one plane: dataset and flat place in it."""
+        first, last = np.searchsorted(self.plane, (plane, plane + 1))
+        which, place = self.parts.which[first:last], self.parts.place[first:last]
+        return [
+            (self.parts.stored[w], p) for w, p in zip(which.tolist(), place.tolist(), strict=True)
+        ]
 
 
 def joined(parts: Sequence[Planes]) -> Planes:
@@ -397,9 +424,11 @@ def _of_pieces(
     problem, reason = _no_problem(n)
     pieces = np.zeros(n, np.int64)
     filled = np.zeros(data.shape[-2:], bool)
+    found = []
     for part in parts:
         origin = np.arange(part.into.size) if part.origin is None else part.origin
         picked = _picked(sources[part.file, part.dataset], origin, part)
+        found.append(picked)
         pieces[part.into] += 1
         filled[np.ix_(part.rows, part.columns)] = True
         for row, why in picked.reason.items():
@@ -409,6 +438,9 @@ def _of_pieces(
     for row in np.flatnonzero(pieces < max(most, 1)).tolist():
         problem[row] = FrameStatus.MISSING
         reason[row] = f"frame {row} of {name} has {pieces[row]} of {most} modules: never written"
+    into = np.concatenate([part.into for part in parts])
+    order = np.argsort(into, kind="stable")
+    modules = Modules(into[order], joined(found).take(order))
     behind = [s.stored[0] for s in sources.values() if isinstance(s, Planes)]
     files = {stored.file: stored for stored in behind}
     whole = describe(data)
@@ -420,6 +452,7 @@ def _of_pieces(
         whole.dtype,
         whole.size + sum(s.size for s in files.values()),
         max([whole.mtime_ns, *(s.mtime_ns for s in files.values())]),
+        modules=modules,
     )
     narrow = {s.dtype for s in behind if s.dtype.kind == "u"}
     cast = len(narrow) == 1 and next(iter(narrow)).itemsize < data.dtype.itemsize

@@ -36,7 +36,8 @@ IDENTITY = {
     "divisor": Column("<f8"),
     "numbers": Column("S128"),
 }
-"""Which frame a row is of, what it was divided by, and the numbers that place it."""
+"""Which frame a row is of, what it was divided by, and the numbers that place it; a frame whose
+file or numbers do not fit has no file: it is integrated again."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class KeptRows:
         """Frames of each block with their rows; a frame that came again is in a later one, too."""
         for number in range(len(self._parts)):
             rows = self._parts.block(number)
+            named = rows["file"] != b""
+            rows = {name: values[named] for name, values in rows.items()}
             arrivals = tuple(
                 Arrival(
                     (os.path.join(self._base, file.decode()), place),  # noqa: PTH118 - h5::path
@@ -124,13 +127,13 @@ class KeptRows:
     def keep(self, arrivals: list[Arrival], rows: Rows, digests: list[str], divisor: float) -> None:
         """Write rows of frames, safely on disk when this returns."""
         identity: dict[str, list[Any]] = {
-            "file": [os.path.relpath(a.frame[0], self._base).encode() for a in arrivals],
+            "file": [self._name_of(a) for a in arrivals],
             "place": [a.frame[1] for a in arrivals],
             "size": [a.stamp[0] for a in arrivals],
             "mtime_ns": [a.stamp[1] for a in arrivals],
             "digest": digests,
             "divisor": [divisor] * len(arrivals),
-            "numbers": [" ".join(map(str, a.numbers)) for a in arrivals],
+            "numbers": [_numbers_of(a) for a in arrivals],
         }
         whole = rows | {
             name: np.array(values, np.dtype(IDENTITY[name].dtype))
@@ -163,12 +166,20 @@ class KeptRows:
             yield int(some[0]), block
         yield from reduced_blocks(job, np.setdiff1d(waiting, rows), progress)
 
+    def _name_of(self, arrival: Arrival) -> bytes:
+        """The file as it is kept; empty where it, or its numbers, would be cut short."""
+        name = os.path.relpath(arrival.frame[0], self._base).encode()
+        fits = _fits("file", name) and _fits("numbers", _numbers_of(arrival))
+        return name if fits else b""
+
     def _note(self, number: int, rows: Rows) -> None:
         columns = [rows[name].tolist() for name in ("file", "place", "size", "mtime_ns")]
         digests, divisors = rows["digest"].tolist(), rows["divisor"].tolist()
         for place, (file, part, size, mtime, content, divisor) in enumerate(
             zip(*columns, digests, divisors, strict=True)
         ):
+            if not file:
+                continue
             retried = bool(rows["flags"][place] & FrameFlag.RETRIED)
             self._rows[file.decode(), part] = _Kept(
                 number, place, (size, mtime), content.decode(), divisor, retried
@@ -201,6 +212,14 @@ class KeptRows:
             same = pool.map(lambda row: _digest_of(job, row) == unsure[row].digest, unsure)
             found |= {row: unsure[row] for row, agrees in zip(unsure, same, strict=True) if agrees}
         return found
+
+
+def _numbers_of(arrival: Arrival) -> bytes:
+    return " ".join(map(str, arrival.numbers)).encode()
+
+
+def _fits(name: str, text: bytes) -> bool:
+    return len(text) <= np.dtype(IDENTITY[name].dtype).itemsize
 
 
 def live_key(job: Job) -> dict[str, Any]:

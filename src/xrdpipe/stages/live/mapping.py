@@ -6,8 +6,9 @@ import dataclasses
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,9 @@ class GrowingMap:
         )
         self._version = np.zeros(AT_ONCE, np.int64)
         output.parent.mkdir(parents=True, exist_ok=True)
-        self._view = LiveView(view_of(output), card.phase_names, self._placing.shape)
+        self._view: LiveView | None = LiveView(
+            view_of(output), card.phase_names, self._placing.shape
+        )
         self._shown = np.zeros(self._placing.shape, np.int64)
         self._unshown = False
         self._note, self._cramped = note, False
@@ -123,7 +126,8 @@ class GrowingMap:
     def close(self) -> None:
         """End the writing of the partial map and close the view."""
         self._saver.shutdown()
-        self._view.close()
+        if self._view is not None:
+            self._view.close()
 
     def add(self, numbers: tuple[int, ...]) -> None:
         """One more frame; frames are counted from 0 in the order of these calls."""
@@ -183,20 +187,34 @@ class GrowingMap:
         before[:, :width] = self._shown[:, :width]
         lines = np.flatnonzero((state != before).any(axis=1))
         if lines.size:
-            if self._room():
-                self._view.write(phase_map, numbers, lines)
+            self._write_view(phase_map, numbers, lines)
             self._shown, self._unsaved = state, True
         self._unshown = False
         spent = time.monotonic() - begun
         self._next_show = begun + max(SHOW_EVERY, spent / SHOW_SHARE)
 
-    def _room(self) -> bool:
-        """Whether the disk has room for the view; HDF5 ends the process where it has not."""
+    def _write_view(
+        self, phase_map: PhaseMap, numbers: NDArray[np.int64], lines: NDArray[np.intp]
+    ) -> None:
+        """Show some lines, if the disk has room; without the view the run goes on."""
+        if self._view is None:
+            return
         room = shutil.disk_usage(self._view.path.parent).free > SPARE
         if not room and not self._cramped:
             self._note(f"{self._view.path} is not kept up to date: the disk is full")
         self._cramped = not room
-        return room
+        if room:
+            with self._or_without_view() as view:
+                view.write(phase_map, numbers, lines)
+
+    @contextmanager
+    def _or_without_view(self) -> Iterator[LiveView]:
+        assert self._view is not None
+        try:
+            yield self._view
+        except OSError as error:
+            self._note(f"{self._view.path} is given up ({error}); the map goes on without it")
+            self._view = None
 
     def save_last(self) -> None:
         """Leave a partial map of all that was judged, for who looks before the run goes on."""
@@ -224,9 +242,10 @@ class GrowingMap:
                 combination=np.where(decided, combination, NO_RESULT),
                 status=stored.status,
             )
-            if self._room():
-                self._view.write(final, numbers, np.arange(stored.status.shape[0]))
-        self._view.finish()
+            self._write_view(final, numbers, np.arange(stored.status.shape[0]))
+        if self._view is not None:
+            with self._or_without_view() as view:
+                view.finish()
 
     def _judge(self) -> None:
         from xrdpipe.nn.inference import one_thread

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.config import ScanOptions
+from xrdpipe.frames.names import LARGEST_NUMBER
 from xrdpipe.scan import scan_positions
 from xrdpipe.types import Scan
 
@@ -73,13 +74,14 @@ class Placing:
 
     def _acquisition(self) -> NDArray[np.int64]:
         """The one number that differs between the names; their order where several do."""
-        columns = self._columns()
-        if columns is not None:
-            varying = [column for column in columns if column.min() != column.max()]
-            if len(varying) == 1 and np.unique(varying[0]).size == varying[0].size:
-                return varying[0]
-            if len(self._numbers) == 1 and len(columns):
-                return columns[-1]
+        columns = list(zip(*self._numbers, strict=True)) if self._alike() else []
+        varying = [column for column in columns if column.count(column[0]) < len(column)]
+        if len(varying) == 1 and len(set(varying[0])) == len(varying[0]):
+            columns = varying
+        elif len(self._numbers) > 1:
+            columns = []
+        if columns and max(columns[-1]) <= LARGEST_NUMBER:
+            return np.array(columns[-1], np.int64)
         order = sorted(range(len(self._numbers)), key=self._numbers.__getitem__)
         ranks = np.empty(len(order), np.int64)
         ranks[order] = np.arange(len(order))
@@ -98,7 +100,6 @@ class Placing:
         base = 0 if low == 0 else 1
         return numbers - (base if high - base < pixels else low)
 
-    def _columns(self) -> list[NDArray[np.int64]] | None:
-        if len({len(numbers) for numbers in self._numbers}) != 1:
-            return None
-        return list(np.array(self._numbers, np.int64).reshape(len(self._numbers), -1).T)
+    def _alike(self) -> bool:
+        """True if all names hold the same count of numbers."""
+        return len({len(numbers) for numbers in self._numbers}) == 1
