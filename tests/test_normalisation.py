@@ -458,7 +458,7 @@ def test_a_sentinel_in_a_dark_is_no_measurement(stacks):
         (("nothing.npy",), "dark frame nothing.npy does not exist"),
         (("nothing.edf",), "dark frame nothing.edf does not exist"),
         (("d.h5::/dark[3]",), r"dark frame d.h5::/dark\[3\]: d.h5::/dark holds frames 0-2"),
-        (("d.npy[1]",), r"dark frame d.npy\[1\]: d.npy holds one frame"),
+        (("d.npy[1]",), r"dark frame d.npy\[1\]: d.npy holds frames 0-0"),
         (("d.h5::/light",), "light"),
         (("broken",), "dark frame broken: frame 1 cannot be used .*name the good ones"),
         (("darks", "wide.npy"), "dark frame wide.npy has 20 x 30 pixels, the oriented frames"),

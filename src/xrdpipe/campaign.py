@@ -25,7 +25,7 @@ from xrdpipe.frames.source import matching, natural_sort
 from xrdpipe.pipeline import Pipeline, ScanName, Step, run_steps
 from xrdpipe.stages.checks import Checked, check, outputs_of
 from xrdpipe.store.written import frame_counts
-from xrdpipe.types import Outcome, Progress
+from xrdpipe.types import Outcome, Progress, Table
 
 Planned = list[tuple[ScanName, list[Step]]]
 
@@ -155,12 +155,14 @@ def run_scans(planned: Planned, progress: Progress, run: Run = run_steps) -> Out
     code = 0
     if failed:
         code = failed[0].exit_code if len(failed) == len(results) else EXIT_LOST_FRAMES
+    shown = _table(results)
     return Outcome(
         results[-1].output,
         lost,
-        _table(results),
+        "\n".join(map(str, shown)),
         {"scans": [dataclasses.asdict(result) for result in results]},
         exit_code=code,
+        shown=shown,
     )
 
 
@@ -217,24 +219,18 @@ def _named(progress: Progress, name: str) -> Progress:
     )
 
 
-def _table(results: list[Result]) -> str:
-    rows = [("scan", "result", "frames ok", "lost", "output", "seconds")]
+def _table(results: list[Result]) -> tuple[Table, str]:
+    """How each scan ended, and the sentences below."""
+    rows = []
     for result in results:
         ok, lost = ("-" if n is None else str(n) for n in (result.ok, result.lost))
         rows.append((result.scan, result.result, ok, lost, result.output, f"{result.seconds:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = (False, False, True, True, False, True)
-    lines = [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    head = ("scan", "result", "frames ok", "lost", "output", "seconds")
     kinds = Counter(result.result for result in results)
     total = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     reasons = [f"{result.scan}: {result.reason}" for result in results if result.reason]
-    return "\n".join([*lines, f"{len(results)} scans: {total}.", *reasons])
+    table = Table(head, tuple(rows), frozenset({"frames ok", "lost", "seconds"}))
+    return table, "\n".join([f"{len(results)} scans: {total}.", *reasons])
 
 
 # --- checking --------------------------------------------------------------------------------

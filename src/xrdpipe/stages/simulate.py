@@ -205,7 +205,12 @@ def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[
 def geometry_of(config: SimulateConfig) -> Geometry:
     """The user's geometry, or a new one."""
     if config.poni is not None:
-        geometry = load_geometry(config.poni)
+        geometry = load_geometry(config.poni, needs_wavelength=False)
+        if not np.isfinite(geometry.wavelength):
+            raise InputError(
+                f"{config.poni} has no wavelength, which a simulation takes from it; add a line "
+                "'Wavelength: <metres>'."
+            )
         if not geometry.file_format.startswith("PONI"):
             raise InputError(
                 f"{config.poni} is a {geometry.file_format} file; simulate needs a PONI file."
