@@ -313,7 +313,7 @@ class SynthesisOptions:
         None,
         metavar="NAME|FILE",
     )
-    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+    grid: str = option("2theta grid, degrees.", "5:24:0.01", metavar="START:STOP:STEP")
 
 
 @dataclass(frozen=True)
