@@ -290,6 +290,7 @@ def _write_map_patterns(
         fillvalue=np.nan,
     )
     intensity.attrs["units"] = "arbitrary units"
+    intensity.attrs["interpretation"] = "spectrum"  # some readers look at the dataset only
     rows_at = {int(row): (y, x) for (y, x), row in np.ndenumerate(scan.frame_index) if row >= 0}
     line, held = -1, np.empty((nx, grid.size), np.float32)
 
