@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "xrdpipe"
 
 LAYERS = [
-    {"errors", "bounds", "types", "schema", "config", "quiet", "__init__"},
+    {"errors", "bounds", "types", "schema", "config", "cores", "quiet", "__init__"},
     {
         "masks",
         "placeholders",

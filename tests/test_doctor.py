@@ -11,6 +11,7 @@ from collections import namedtuple
 
 import pytest
 
+from xrdpipe import cores
 from xrdpipe.stages import doctor
 from xrdpipe.stages.doctor import NOTE, OK, PROBLEM, Check
 
@@ -76,23 +77,19 @@ def test_an_extra_that_is_absent_is_no_problem(monkeypatch):
     )
 
 
-def test_cores_that_a_container_withholds_are_seen(monkeypatch, tmp_path):
-    file = tmp_path / "cpu.max"
-    file.write_text("150000 100000\n")
-    assert doctor._quota(file) == 1.5
-    file.write_text("max 100000\n")
-    assert doctor._quota(file) is None
-    assert doctor._quota(tmp_path / "none") is None
+def test_cores_that_a_container_or_batch_job_withholds_are_not_used(monkeypatch, tmp_path):
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(cores, "QUOTA", quota)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    monkeypatch.setattr(doctor, "_quota", lambda: 4.0)
-    check = only(doctor._cores())
-    assert "its container or batch job leaves this process 4" in check.found
-    assert check.mend == "give --threads 4"
-    monkeypatch.setattr(doctor, "_quota", lambda: None)
-    assert only(doctor._cores()).state == OK
+    assert cores.usable_cores() == 64
+    for text, usable in (("max 100000\n", 64), ("400000 100000\n", 4), ("50000 100000\n", 1)):
+        quota.write_text(text)
+        assert cores.usable_cores() == usable
+    quota.unlink()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    assert only(doctor._cores()).mend == "give --threads 2"
+    assert cores.usable_cores() == 2
+    assert only(doctor._cores()).found.startswith("2 of 64, which affinity or container leave")
 
 
 def test_a_slower_path_is_told_with_its_reason(monkeypatch):

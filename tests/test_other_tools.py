@@ -1,7 +1,7 @@
 """Other programs open our files unchanged (the table is in docs/tools.md).
 
-silx is asked itself. h5web runs in a browser: its rules are checked here, and it was tried by hand as
-benchmarks/tools tells.
+silx is asked itself. h5web runs in a browser: its rules are checked here; benchmarks/tools opens
+the files in the programs themselves.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from xrdpipe import __version__
+from xrdpipe.cores import usable_cores
 from xrdpipe.quiet import quiet
 from xrdpipe.types import Outcome, Table
 
@@ -178,31 +179,11 @@ def _integration() -> list[Check]:
 
 def _cores() -> list[Check]:
     """Processor cores."""
-    cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
-    quota = _quota()
-    allowed = usable if quota is None else min(usable, quota)
-    found = f"{cores}, threads by default: {cores}"
-    if allowed >= cores:
-        return [Check(OK, "cores", found)]
-    reason = "its container or batch job" if usable >= cores else "its CPU affinity"
-    return [
-        Check(
-            NOTE,
-            "cores",
-            f"{found}; {reason} leaves this process {allowed:g}",
-            f"give --threads {max(int(allowed), 1)}",
-        )
-    ]
-
-
-def _quota(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> float | None:
-    """Cores that Linux grants this container; None = as many as there are."""
-    try:
-        quota, period = file.read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):  # no limit is written as 'max'
-        return None
+    cores, usable = os.cpu_count() or 1, usable_cores()
+    found = f"{usable}, all of them used unless --threads says otherwise"
+    if usable < cores:
+        found = f"{usable} of {cores}, which affinity or container leave; --threads says otherwise"
+    return [Check(OK, "cores", found)]
 
 
 def _inference() -> list[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections import deque
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from xrdpipe import crystal
 from xrdpipe.config import SimulateConfig
+from xrdpipe.cores import usable_cores
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.frames.write import (
     FORMAT_DTYPE,
@@ -191,7 +191,7 @@ def write_scan(
 def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[np.int64]]:
     """Frames in the order of measurement, made in threads; memory holds two per thread."""
     setup, sample = experiment.setup, experiment.sample
-    threads = config.threads or os.cpu_count() or 1
+    threads = config.threads or usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         queue: deque[Future[NDArray[np.int64]]] = deque()
         for index in range(sample.frame.size):
