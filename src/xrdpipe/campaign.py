@@ -247,7 +247,7 @@ def check_scans(
         Listing every problem of every step.
     """
     problems: dict[str, list[str]] = {}
-    lines: list[str] = []
+    rows: list[tuple[str, str, str]] = []
     for scan, steps in planned:
         done: list[Checked] = []
         for step in steps:
@@ -255,15 +255,18 @@ def check_scans(
             checked = check(step.settings, done, progress)
             done.append(checked)
             state = "cannot run" if checked.problems else checked.state
-            lines.append(f"{label}: {checked.does}: {state}")
+            rows.append((label, checked.does, state))
             for problem in checked.problems:
                 problems.setdefault(problem, []).append(label)
+    lines = [": ".join(row) for row in rows]
     if problems:
         progress.note("\n".join(lines))
         found = [f"{_labels(labels)}: {problem}" for problem, labels in problems.items()]
         heading = [f"{len(found)} problems:"] if found[1:] else []
         raise InputError("\n  ".join([*heading, *found]))
-    return Outcome(None, 0, "\n".join([*lines, f"{len(lines)} steps can run."]))
+    verdict = f"{len(rows)} steps can run."
+    table = Table(("step", "does", "state"), tuple(rows))
+    return Outcome(None, 0, "\n".join([*lines, verdict]), shown=(table, verdict))
 
 
 def _labels(labels: list[str]) -> str:

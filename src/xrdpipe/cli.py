@@ -284,7 +284,7 @@ def _annotation(definition: config.OptionDefinition) -> tuple[Any, Any]:
     elif definition.many:
         annotation = list[str] | None
     elif typing.get_origin(kind) is tuple and metadata["parse"] is None:
-        annotation = tuple.__class_getitem__(typing.get_args(kind)) | None
+        annotation = tuple.__class_getitem__((str,) * len(typing.get_args(kind))) | None
     else:
         annotation = str | None
         metavar = metavar or {int: "N", float: "X", Path: "FILE"}.get(kind)

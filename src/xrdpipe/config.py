@@ -495,7 +495,7 @@ class ResampleConfig(Config, OutputOptions, ResamplingOptions):
 
     patterns: Path = option("Patterns file.", argument=True, metavar="PATTERNS")
     grid: str | None = option(
-        "START:STOP:STEP in degrees.", None, metavar="START:STOP:STEP", group="Grid"
+        "2theta grid, degrees; needs --wavelength.", None, metavar="START:STOP:STEP", group="Grid"
     )
     wavelength: float | None = option("Wavelength of the grid, Å.", None, above=0, group="Grid")
     model: str | None = option(

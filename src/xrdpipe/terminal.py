@@ -62,7 +62,7 @@ def usage_sentence(error: Any) -> str:
         known = [name for option in context.command.params for name in option.opts]
         nearest = did_you_mean(error.option_name, known)
         hint = nearest if "Did you mean" in nearest else ""
-        return f"{context.command_path.split()[-1]} has no option {error.option_name}.{hint} {page}"
+        return f"unknown option '{error.option_name}'.{hint} {page}"
     message = error.format_message().rstrip(".")
     return f"{message[:1].lower()}{message[1:]}. {page}"
 
@@ -138,54 +138,50 @@ def _root_page(context: Any, width: int) -> Iterator[Text]:
     for panel, names in [*group.panels.items(), (OTHER, others)]:
         there = [name for name in names if name in group.commands]
         if there:
-            yield from _section("Other commands" if panel == OTHER else panel)
+            yield _section("Other commands" if panel == OTHER else panel)
         for name in there:
             sentence = _prose(group.commands[name].help)[0][0]
             yield from _entry(name, "", sentence, width, 14)
-    yield from _section(OTHER)
+    yield _section(OTHER)
     for option in group.get_params(context):
         yield from _entry(_names(option), "", option.help or "", width, NAMES)
 
 
 def _command_page(context: Any, width: int) -> Iterator[Text]:
-
     command = context.command
     prose, examples = _prose(command.help)
     sections: dict[str, list[Any]] = {REQUIRED: [], OTHER: []}
     for option in command.get_params(context):
         if getattr(option, "hidden", False):
             continue
-        if option.param_type_name == "argument":
+        section = getattr(option, "rich_help_panel", None) or OTHER
+        if option.required:
             section = REQUIRED
         elif option.name in ("help", "log_json"):
             section = LAST
-        else:
-            section = option.rich_help_panel or OTHER
         sections.setdefault(section, []).append(option)
     sections[LAST] = sections.pop(LAST)
     needed = [_usage(option) for option in sections[REQUIRED]]
     # Arguments first: a list of them would swallow what follows an option without a value.
     yield from _heading(context, [*needed, "[OPTIONS]"], prose, width)
     if examples:
-        yield from _section("Examples" if examples[1:] else "Example")
+        yield _section("Examples" if examples[1:] else "Example")
         yield from (Text.assemble("  ", (example, "green")) for example in examples)
     for section, options in sections.items():
         if options:
-            yield from _section(section)
+            yield _section(section)
         for option in options:
             yield from _entry(_names(option), _metavar(option), option.help or "", width, NAMES)
 
 
 def _heading(context: Any, pieces: list[str], prose: list[str], width: int) -> Iterator[Text]:
-
     yield Text.assemble("\n", ("Usage", "bold"), f"  {context.command_path} {' '.join(pieces)}")
     for paragraph in prose:
         yield Text("\n" + "\n".join(textwrap.wrap(paragraph, width, break_on_hyphens=False)))
 
 
-def _section(name: str) -> Iterator[Text]:
-
-    yield Text.assemble("\n", (name, "bold"))
+def _section(name: str) -> Text:
+    return Text.assemble("\n", (name, "bold"))
 
 
 def _entry(names: str, metavar: str, sentence: str, width: int, column: int) -> Iterator[Text]:
