@@ -14,10 +14,12 @@ from silx.io.nxdata import NXdata, get_default
 
 import xrdpipe
 from xrdpipe.store.live_view import LiveView
+from xrdpipe.store.nexus import say_values
 from xrdpipe.store.patterns import PatternsFile
 
 FILES = ("one variant", "both variants", "resampled", "map", "map with patterns", "live view")
 NY, NX = 2, 3
+PHASES = ("bastnaesite-(La)", "calcite", "rhenium")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def files(tmp_path_factory):
     mapped = {"patterns": [str(made["both variants"])], "scan_shape": "2x3", "png": False}
     xrdpipe.map(**mapped, output=made["map"])
     xrdpipe.map(**mapped, output=made["map with patterns"], with_patterns=True)
-    with LiveView(made["live view"], ("calcite", "rhenium"), (NY, NX)) as view:
+    with LiveView(made["live view"], PHASES, (NY, NX)) as view:
         view.finish()  # all pixels are pending, as at the start of a scan
     return made
 
@@ -142,6 +144,37 @@ def test_h5web_needs_no_plugin_and_no_other_file(path):
         signal = h5web_default(file)
         assert signal.file.filename == file.filename
         assert not signal[signal.attrs["signal"]].is_virtual
+
+
+LEGENDS = {
+    "presence": "probability of presence of phase: 0 bastnaesite-(La), 1 calcite, 2 rhenium",
+    "winner": "most probable present phase: 0 bastnaesite-(La), 1 calcite, 2 rhenium, "
+    "-1 no_result, -2 none_present, -3 unknown, -4 undetermined",
+    "co_occurrence": "present phases, the sum of: 1 bastnaesite-(La), 2 calcite, 4 rhenium",
+}
+
+
+@pytest.mark.parametrize("name", ["map", "live view"])
+def test_viewers_tell_what_the_numbers_mean(files, name):
+    """h5web shows a dataset 'title', and not the attribute that silx takes, too."""
+    with h5py.File(files[name]) as file:
+        for group, legend in LEGENDS.items():
+            found = file[f"entry/phase_map/{group}"]
+            assert found["title"].asstr()[()] == legend
+            assert NXdata(found).title == legend
+
+
+def test_axes_tell_their_unit_where_viewers_show_one_label_only(files):
+    with h5py.File(files["both variants"]) as file:
+        assert NXdata(file["entry/data"]).axes_names[-1] == "2theta (degrees)"
+    with h5py.File(files["map with patterns"]) as file:
+        assert NXdata(file["entry/map_patterns"]).axes_names[-1] == "2theta (degrees)"
+
+
+def test_a_title_stays_short_with_many_phases(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        say_values(file, "phase", {n: f"phase-{n}" for n in range(20)})
+        assert file["title"].asstr()[()].endswith("7 phase-7, …")
 
 
 def test_a_map_finds_its_patterns_by_a_relative_link(files):

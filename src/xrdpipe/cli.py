@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -91,7 +91,7 @@ LONGEST_CHOICES = 60
 SECONDS_BETWEEN_LINES = 10
 """Of progress, where there is no terminal."""
 
-USAGE_ERROR = typer.BadParameter.__base__
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """What typer raises for a command line it cannot read; it exports only this class of them."""
 
 
@@ -705,7 +705,7 @@ def _root(
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``xrdpipe`` command."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    group = typer.main.get_command(app)
+    group = cast("terminal.Group", typer.main.get_command(app))
     try:
         if not arguments[0].startswith("-") and arguments[0] not in group.commands:
             nearest = did_you_mean(arguments[0], group.commands)
