@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import typer
 
-from xrdpipe import __version__, config
+from xrdpipe import __version__, config, terminal
 from xrdpipe.cli import PANELS, Reporter, app, main
 from xrdpipe.errors import EnvironmentProblemError
 from xrdpipe.types import Outcome, Table
@@ -321,3 +321,25 @@ def test_plain_log_tells_rate_and_time_left(capsys, monkeypatch):
     progress.start("integrate", 40)
     progress.advance(11)
     assert capsys.readouterr().err == "integrate: 11/40, 1.0/s, 29 s left\n"
+
+
+def test_a_table_of_numbers_too_wide_for_the_terminal_is_turned(capsys, monkeypatch):
+    names = tuple(f"measure {n}" for n in range(8))
+    rows = tuple((phase, *("12.345" for _ in names)) for phase in ("calcite", "rhenium"))
+    table = Table(("phase", *names), rows, frozenset(names))
+    monkeypatch.setenv("COLUMNS", "60")
+    terminal.show((table,))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["phase", "calcite", "rhenium"]
+    assert lines[3].split() == ["measure", "0", "12.345", "12.345"]
+    assert max(map(len, lines)) <= 60
+    monkeypatch.setenv("COLUMNS", "20")
+    terminal.show((table,))
+    assert capsys.readouterr().out.rstrip() == str(table)
+
+
+def test_labels_beside_sentences_need_no_heading(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    terminal.show((Table((), (("layout", "six frames of a small map"), ("warning", "odd"))),))
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["layout   six frames of a", "         small map", "warning  odd"]

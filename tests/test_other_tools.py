@@ -201,3 +201,13 @@ def test_stacked_patterns_have_the_spectrum_last_and_say_so(files):
     with h5py.File(files["map with patterns"]) as file:
         stacked = file["entry/map_patterns/intensity"][()]
     np.testing.assert_array_equal(stacked.reshape(NY * NX, -1), single)
+
+
+def test_a_file_of_links_is_the_cube_that_others_want(files):
+    """docs/tools.md: signal and axis at the root of a file, nothing copied."""
+    source = files["map with patterns"]
+    with h5py.File(source.parent / "cube.h5", "w") as file:
+        file["data"] = h5py.ExternalLink(source.name, "/entry/map_patterns/intensity")
+        file["tth"] = h5py.ExternalLink(source.name, "/entry/map_patterns/two_theta")
+    with h5py.File(source.parent / "cube.h5") as file:
+        assert file["data"].shape == (NY, NX, file["tth"].size)

@@ -29,6 +29,9 @@ WIDEST = 110
 NAMES = 28
 """Column where the help of an option begins; longer names have a line of their own."""
 
+NARROWEST = 16
+"""Columns to which text in a table may be squeezed."""
+
 STATES = {
     "green": ("ok", "complete", "already done"),
     "yellow": ("warning", "note", "interrupted", "frames lost", "running", "not started"),
@@ -75,9 +78,33 @@ def show(parts: tuple[str | Table, ...]) -> None:
     console = Console()
     for part in parts:
         if isinstance(part, Table):
-            console.print(_drawn(part))
+            console.print(_that_fits(part, console.width), highlight=False, soft_wrap=True)
         else:
             console.print(part, highlight=False, markup=False, emoji=False)
+
+
+def _that_fits(table: Table, width: int) -> Any:
+    """The table drawn; turned where its numbers are too wide, as text where that is, too."""
+    if not table.head or _least(table) <= width:
+        return _drawn(table)
+    columns = tuple(zip(*table.rows, strict=True))
+    names = columns[0]
+    turned = Table(
+        (table.head[0], *names),
+        tuple((name, *cells) for name, cells in zip(table.head[1:], columns[1:], strict=True)),
+        frozenset(names),
+    )
+    return _drawn(turned) if _least(turned) <= width else str(table)
+
+
+def _least(table: Table) -> int:
+    """Columns of a terminal below which numbers, which must not wrap, would."""
+    widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+    numbers = [name in table.right for name in table.head]
+    return sum(
+        3 + (size if number else min(size, NARROWEST))
+        for size, number in zip(widths, numbers, strict=True)
+    )
 
 
 def _drawn(table: Table) -> Any:
@@ -94,7 +121,7 @@ def _drawn(table: Table) -> Any:
             name,
             justify="right" if name in table.right else "left",
             style="bold" if number == 0 else "",
-            no_wrap=number == 0 and not table.head,
+            no_wrap=name in table.right or not (number or table.head),
             overflow="fold",
         )
     for row in table.rows:

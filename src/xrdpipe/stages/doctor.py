@@ -77,7 +77,7 @@ def run(as_json: bool = False) -> Outcome:
         None,
         summary="\n".join([_title(), *lines, verdict]),
         exit_code=code,
-        shown=(_title(), Table(("", "state", "found"), rows), verdict),
+        shown=(_title(), Table(("what", "state", "found"), rows), verdict),
     )
 
 
@@ -253,7 +253,7 @@ def _terminal() -> list[Check]:
     """Terminal."""
     what = "terminal"
     if not sys.stdout.isatty():
-        found = "none: plain text"
+        found = "none here, plain text"
     else:
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         found = f"{shutil.get_terminal_size().columns} columns{', no colours' if plain else ''}"
