@@ -108,6 +108,7 @@ def write_fxye(path: Path, two_theta, intensity, sigma, header=(), points=None) 
 def write_xrdml(
     path: Path, start, end, values, *, version="1.5", element="intensities", intended="K-Alpha 1",
     times="10.16", attenuation="", status="Completed", axis="2Theta", extra="",
+    wavelengths=("1.5405980", "1.5444260", "1.3922500"), length="Angstrom",
 ) -> Path:  # fmt: skip
     """PANalytical XRDML; 2.x holds raw ``counts`` beside the attenuation factors."""
     counting = "countingTimes" if " " in times else "commonCountingTime"
@@ -121,9 +122,9 @@ def write_xrdml(
   <sample type="To be analyzed"><id>sample</id></sample>
   <xrdMeasurement measurementType="Scan" status="{status}" sampleMode="Reflection">
     <usedWavelength intended="{intended}">
-      <kAlpha1 unit="Angstrom">1.5405980</kAlpha1>
-      <kAlpha2 unit="Angstrom">1.5444260</kAlpha2>
-      <kBeta unit="Angstrom">1.3922500</kBeta>
+      <kAlpha1 unit="{length}">{wavelengths[0]}</kAlpha1>
+      <kAlpha2 unit="{length}">{wavelengths[1]}</kAlpha2>
+      <kBeta unit="{length}">{wavelengths[2]}</kBeta>
       <ratioKAlpha2KAlpha1>0.5000</ratioKAlpha2KAlpha1>
     </usedWavelength>
     <incidentBeamPath><xRayTube><anodeMaterial>Cu</anodeMaterial></xRayTube></incidentBeamPath>

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "xrdpipe"
 
 LAYERS = [
-    {"errors", "bounds", "types", "schema", "config", "quiet", "__init__"},
+    {"errors", "bounds", "types", "schema", "config", "cores", "quiet", "__init__"},
     {
         "masks",
         "placeholders",
@@ -37,7 +37,9 @@ LAYERS = [
     {"stages"},
     {"pipeline", "campaign"},
     {"cluster", "cluster_worker", "shards"},
+    {"terminal"},
     {"cli"},
+    {"__main__"},
 ]
 
 OWNERS = {
@@ -47,8 +49,8 @@ OWNERS = {
     "torch": {"nn", "stages", "integration"},  # doctor asks for the device, accelerator.py sums
     "safetensors": {"nn"},
     "matplotlib": {"pictures", "training_pictures"},
-    "typer": {"cli"},
-    "rich": {"cli"},
+    "typer": {"cli", "terminal"},
+    "rich": {"cli", "terminal"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file
     "hdf5plugin": {"frames", "stages"},
     "dask": {"cluster"},

@@ -232,6 +232,14 @@ def test_wavelength_of_panalytical_files(tmp_path):
     assert read_powder_file(path).wavelength == pytest.approx(mean, rel=1e-9)
     write.write_xrdml(path, 5, 25, COUNTS, intended="K-Beta")
     assert read_powder_file(path).wavelength == 1.39225
+    in_nm = ("0.15405980", "0.15444260", "0.13922500")
+    write.write_xrdml(path, 5, 25, COUNTS, wavelengths=in_nm, length="nm")
+    assert read_powder_file(path).wavelength == pytest.approx(1.5405980, rel=1e-9)
+    write.write_xrdml(path, 5, 25, COUNTS, length="keV")
+    with pytest.raises(
+        FrameError, match=r"a\.xrdml: its wavelength is in 'keV'; expected angstrom"
+    ):
+        read_powder_file(path)
 
 
 def test_the_wavelength_is_required_where_files_are_silent(tmp_path):

@@ -104,7 +104,7 @@ def test_run_gives_a_table_and_a_dict(files):
     outcome = evaluate.run(EvaluateConfig(map=files[0], truth=files[1]), Progress())
     assert "calcite" in outcome.summary
     assert outcome.summary.splitlines()[0] == f"{files[0]} against {files[1]}"
-    assert "preval." in outcome.summary.splitlines()[1]
+    assert "prevalence" in outcome.summary.splitlines()[1]
     assert json.loads(json.dumps(outcome.details))["pixels"] == 48
 
 

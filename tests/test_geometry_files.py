@@ -17,7 +17,7 @@ from known_frames import DATA, SHAPE, WAVELENGTH, rings, run_cli, write_image, w
 from xrdpipe.errors import InputError, OptionError
 from xrdpipe.frames.dead import oriented
 from xrdpipe.frames.images import read_image
-from xrdpipe.integration.geometry import load_geometry
+from xrdpipe.integration.geometry import load_geometry, save_poni
 from xrdpipe.integration.orientation import best_orientation
 from xrdpipe.quiet import quiet
 from xrdpipe.types import Progress
@@ -534,3 +534,35 @@ def test_ceria_calibrated_badly_stays_so(tmp_path):
     assert np.abs(errors[:3]).max() < 0.05
     assert np.abs(errors).max() > 0.2
     assert widths[7] > 2 * widths[0]
+
+
+# --- inspected by itself -----------------------------------------------------------------------
+
+
+def test_inspect_describes_a_geometry_file(tmp_path):
+    path = tmp_path / "g.poni"
+    save_poni(path, "Pilatus300k", 0.1, 0.01, 0.02, 0.4959)
+    outcome = xrdpipe.inspect(path=str(path))
+    said = outcome.details
+    assert said["detector"]["shape"] == [619, 487]
+    assert said["detector"]["name"].startswith("Pilatus 300k")
+    assert said["distance"] == 0.1
+    assert said["wavelength"] == pytest.approx(0.4959)
+    assert said["orientation"] == 3
+    assert said["warnings"] == []
+    assert "demo-pilatus300k" in said["masks"]
+    assert "0.4959 Å (25.002 keV)" in outcome.summary
+    assert "seen from the sample, the first pixel is bottom left" in outcome.summary
+    integrator = pyFAI.load(str(path))
+    high = np.degrees(integrator.array_from_unit((619, 487), "corner", "2th_rad")[..., 0].max())
+    assert said["2theta"][1] == pytest.approx(high, rel=1e-6)
+
+
+def test_inspect_tells_that_a_geometry_has_no_wavelength(tmp_path):
+    path = write_poni(tmp_path / "silent.poni", wavelength=None)
+    said = xrdpipe.inspect(path=str(path)).details
+    assert said["wavelength"] is None
+    assert said["warnings"] == ["no wavelength: give --wavelength to integrate or map"]
+    given = xrdpipe.inspect(path=str(path), wavelength=0.7).details
+    assert given["wavelength"] == pytest.approx(0.7)
+    assert given["warnings"] == []

@@ -146,10 +146,10 @@ def test_score_map_and_table():
     assert [row["accuracy"] for row in scores["phases"]] == [1, 1]
     assert scores["phases"][0]["undetermined"] == 1
     assert scores["block"] == 2
-    text = metrics.score_table(scores)
-    assert "calcite" in text
-    assert "preval." in text
-    assert "1 with an undetermined phase" in text
+    table, sentences = metrics.score_table(scores)
+    assert [row[0] for row in table.rows] == ["calcite", "rhenium"]
+    assert dict(zip(table.head, table.rows[0], strict=True))["undetermined"] == "1"
+    assert "1 with an undetermined phase" in sentences
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,7 @@ def stacks(tmp_path, monkeypatch) -> Path:
     with h5py.File("d.h5", "w") as file:
         file["dark"] = np.stack([plane(value) for value in (2, 4, 9)])
     np.save("d.npy", plane(30.0, np.float64))
+    np.save("stack.npy", np.stack([plane(value) for value in (2, 4, 9)]))
     return tmp_path
 
 
@@ -423,6 +424,8 @@ def stacks(tmp_path, monkeypatch) -> Path:
         (("darks[2]",), 9, 1),
         (("darks/d_1.edf",), 2, 1),
         (("d.npy",), 30, 1),
+        (("stack.npy",), 5, 3),
+        (("stack.npy[2]",), 9, 1),
         (("darks", "d.npy"), 45 / 4, 4),  # the mean over frames, not over files
     ],
 )
@@ -458,7 +461,10 @@ def test_a_sentinel_in_a_dark_is_no_measurement(stacks):
         (("nothing.npy",), "dark frame nothing.npy does not exist"),
         (("nothing.edf",), "dark frame nothing.edf does not exist"),
         (("d.h5::/dark[3]",), r"dark frame d.h5::/dark\[3\]: d.h5::/dark holds frames 0-2"),
-        (("d.npy[1]",), r"dark frame d.npy\[1\]: d.npy holds one frame"),
+        (("d.npy[1]",), r"dark frame d.npy\[1\]: d.npy holds frames 0-0"),
+        (("stack.npy[3]",), r"dark frame stack.npy\[3\]: stack.npy holds frames 0-2"),
+        (("none.npy",), "dark frame none.npy: none.npy holds no frame"),
+        (("four.npy",), "dark frame four.npy cannot be read: 4 dimensions"),
         (("d.h5::/light",), "light"),
         (("broken",), "dark frame broken: frame 1 cannot be used .*name the good ones"),
         (("darks", "wide.npy"), "dark frame wide.npy has 20 x 30 pixels, the oriented frames"),
@@ -466,6 +472,8 @@ def test_a_sentinel_in_a_dark_is_no_measurement(stacks):
 )
 def test_a_dark_that_is_not_whole_is_refused(stacks, references, message):
     Path("broken").mkdir()
+    np.save("none.npy", np.zeros((0, *SMALL)))
+    np.save("four.npy", np.zeros((1, 1, *SMALL)))
     for number in (1, 2, 3):
         write_image(Path(f"broken/d_{number}.edf"), plane(number))
     Path("broken/d_2.edf").write_bytes(Path("broken/d_2.edf").read_bytes()[:700])

@@ -192,6 +192,17 @@ def test_geometry_of_the_user(folder, tmp_path):
         config(tmp_path / "map", poni=poni, wavelength=0.5)
 
 
+def test_a_poni_without_a_wavelength_is_refused_with_what_helps(tmp_path):
+    poni = tmp_path / "mine.poni"
+    save_poni(poni, "Pilatus100k", 0.15, 0.02, 0.05, 0.7)
+    lines = [line for line in poni.read_text().splitlines() if "avelength" not in line]
+    poni.write_text("\n".join(lines) + "\n")
+    with pytest.raises(
+        InputError, match=r"mine\.poni has no wavelength.*'Wavelength: <metres>'\.$"
+    ):
+        simulate.run(config(tmp_path / "map", poni=poni), Progress())
+
+
 def test_distance_along_the_beam_whatever_the_tilt(tmp_path):
     """Displacements are seen from where the beam meets the detector, not from the PONI."""
     geometry = simulate.write_geometry(tmp_path / "a.poni", "Pilatus100k", 0.2, 0.5, (0.3, 0, 0))

@@ -25,7 +25,7 @@ from xrdpipe.frames.source import matching, natural_sort
 from xrdpipe.pipeline import Pipeline, ScanName, Step, run_steps
 from xrdpipe.stages.checks import Checked, check, outputs_of
 from xrdpipe.store.written import frame_counts
-from xrdpipe.types import Outcome, Progress
+from xrdpipe.types import Outcome, Progress, Table
 
 Planned = list[tuple[ScanName, list[Step]]]
 
@@ -155,12 +155,14 @@ def run_scans(planned: Planned, progress: Progress, run: Run = run_steps) -> Out
     code = 0
     if failed:
         code = failed[0].exit_code if len(failed) == len(results) else EXIT_LOST_FRAMES
+    shown = _table(results)
     return Outcome(
         results[-1].output,
         lost,
-        _table(results),
+        "\n".join(map(str, shown)),
         {"scans": [dataclasses.asdict(result) for result in results]},
         exit_code=code,
+        shown=shown,
     )
 
 
@@ -217,24 +219,18 @@ def _named(progress: Progress, name: str) -> Progress:
     )
 
 
-def _table(results: list[Result]) -> str:
-    rows = [("scan", "result", "frames ok", "lost", "output", "seconds")]
+def _table(results: list[Result]) -> tuple[Table, str]:
+    """How each scan ended, and the sentences below."""
+    rows = []
     for result in results:
         ok, lost = ("-" if n is None else str(n) for n in (result.ok, result.lost))
         rows.append((result.scan, result.result, ok, lost, result.output, f"{result.seconds:.1f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    right = (False, False, True, True, False, True)
-    lines = [
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
+    head = ("scan", "result", "frames ok", "lost", "output", "seconds")
     kinds = Counter(result.result for result in results)
     total = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     reasons = [f"{result.scan}: {result.reason}" for result in results if result.reason]
-    return "\n".join([*lines, f"{len(results)} scans: {total}.", *reasons])
+    table = Table(head, tuple(rows), frozenset({"frames ok", "lost", "seconds"}))
+    return table, "\n".join([f"{len(results)} scans: {total}.", *reasons])
 
 
 # --- checking --------------------------------------------------------------------------------
@@ -251,7 +247,7 @@ def check_scans(
         Listing every problem of every step.
     """
     problems: dict[str, list[str]] = {}
-    lines: list[str] = []
+    rows: list[tuple[str, str, str]] = []
     for scan, steps in planned:
         done: list[Checked] = []
         for step in steps:
@@ -259,15 +255,18 @@ def check_scans(
             checked = check(step.settings, done, progress)
             done.append(checked)
             state = "cannot run" if checked.problems else checked.state
-            lines.append(f"{label}: {checked.does}: {state}")
+            rows.append((label, checked.does, state))
             for problem in checked.problems:
                 problems.setdefault(problem, []).append(label)
+    lines = [": ".join(row) for row in rows]
     if problems:
         progress.note("\n".join(lines))
         found = [f"{_labels(labels)}: {problem}" for problem, labels in problems.items()]
         heading = [f"{len(found)} problems:"] if found[1:] else []
         raise InputError("\n  ".join([*heading, *found]))
-    return Outcome(None, 0, "\n".join([*lines, f"{len(lines)} steps can run."]))
+    verdict = f"{len(rows)} steps can run."
+    table = Table(("step", "does", "state"), tuple(rows))
+    return Outcome(None, 0, "\n".join([*lines, verdict]), shown=(table, verdict))
 
 
 def _labels(labels: list[str]) -> str:

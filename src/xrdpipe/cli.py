@@ -8,16 +8,16 @@ import signal
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
-from xrdpipe import __version__, config
+from xrdpipe import __version__, config, terminal
 from xrdpipe.errors import (
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -37,34 +37,62 @@ if TYPE_CHECKING:
     from xrdpipe.stages.live.ends import Ends
     from xrdpipe.stages.reduction import Execution
 
+PANELS = {
+    "From frames to maps": ("integrate", "map", "resample", "mask", "collect"),
+    "Looking": ("inspect", "report", "view", "export", "validate"),
+    "Pipelines": ("run", "merge", "status"),
+    "Models": ("train", "synthesize"),
+    "Simulation and scores": ("simulate", "evaluate"),
+    "Installation": ("doctor",),
+}
+"""Commands by what they are for: the order of ``xrdpipe --help``."""
+
+
+class _Root(terminal.Group):
+    panels = PANELS
+
+
 app = typer.Typer(
     name="xrdpipe",
-    no_args_is_help=True,
+    cls=_Root,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a folder of 2D X-ray diffraction frames to per-pixel phase maps.",
 )
 
 EXAMPLES = {
-    "integrate": "xrdpipe integrate scan_0042/ --poni ceo2.poni --mask cell.tif --variant both",
-    "resample": "xrdpipe resample patterns.h5 --grid 5:24:0.01 --wavelength 0.4959 -o grid.h5",
-    "map": "xrdpipe map patterns.h5 --scan-shape 24x32 --snake -o map.h5",
+    "integrate": "xrdpipe integrate scan_0042/ --poni ceo2.poni --mask cell.edf -o patterns.h5\n"
+    "xrdpipe integrate 'raw/*.cbf' --poni ceo2.poni --variant both",
+    "resample": "xrdpipe resample patterns.h5 --grid 5:24:0.01 --wavelength 0.4959 -o grid.h5\n"
+    "xrdpipe resample patterns.h5 --model my_model -o grid.h5",
+    "map": "xrdpipe map patterns.h5 --scan-shape 24x32 --snake -o map.h5\n"
+    "xrdpipe map scan_0042/ --poni ceo2.poni --scan-shape 24x32 -o map.h5",
     "simulate": "xrdpipe simulate -o demo_scan --scan-shape 12x16 --seed 7",
     "synthesize": "xrdpipe synthesize --cif a.cif --wavelength 0.4959 -n 5000 -o set.h5",
-    "train": "xrdpipe train --cif a.cif --cif b.cif --wavelength 0.4959 -o my_model",
+    "train": "xrdpipe train --cif a.cif --cif b.cif --wavelength 0.4959 -o my_model\n"
+    "xrdpipe train --wavelength 0.4959 --like patterns.h5 -o my_model",
     "evaluate": "xrdpipe evaluate map.h5 demo_scan/truth.h5",
-    "inspect": "xrdpipe inspect scan_0042/ --poni ceo2.poni",
+    "inspect": "xrdpipe inspect scan_0042/ --poni ceo2.poni\n"
+    "xrdpipe inspect ceo2.poni\n"
+    "xrdpipe inspect map.h5",
     "collect": "xrdpipe collect lab/*.xye --wavelength 1.5418 -o patterns.h5",
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
     "status": "xrdpipe status result/",
 }
+"""Command lines for the help pages, one a line."""
 
+
+LONGEST_CHOICES = 60
+"""Characters of choices that stand beside the option; more stand in its sentence."""
 
 SECONDS_BETWEEN_LINES = 10
 """Of progress, where there is no terminal."""
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a command line it cannot read; it exports only this class of them."""
 
 
 # --- reporting -------------------------------------------------------------------------------
@@ -167,8 +195,8 @@ class Reporter:
                 summary=outcome.summary,
                 **{name: outcome.details[name] for name in ("scans",) if name in outcome.details},
             )
-        elif "table" in outcome.details and sys.stdout.isatty():
-            _print_table(str(outcome.path), outcome.details["table"])
+        elif outcome.shown and sys.stdout.isatty():
+            terminal.show(outcome.shown)
         elif outcome.summary:
             print(outcome.summary)
 
@@ -178,26 +206,10 @@ class Reporter:
         if self._json:
             self._say_event("error", text=text)
         else:
-            print(f"xrdpipe: {text}", file=sys.stderr)
+            terminal.say_error(text)
 
     def _say_event(self, kind: str, **content: Any) -> None:
         print(json.dumps({"event": kind, "time": time.time(), **content}), file=sys.stderr)
-
-
-def _print_table(title: str, table: list[tuple[str, str]]) -> None:
-    """Labels beside sentences that wrap inside their column."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column()
-    for label, text in table:
-        grid.add_row(label, Text(text, style="yellow" if label == "warning" else ""))
-    console = Console()
-    console.print(title, style="bold", highlight=False)
-    console.print(grid)
 
 
 class _TerminatedError(BaseException):
@@ -248,28 +260,31 @@ def _annotation(definition: config.OptionDefinition) -> tuple[Any, Any]:
     metadata = definition.metadata
     members = [m for m in config.members(definition.annotation) if m is not type(None)]
     kind: Any = members[0]
-    help_text = definition.help
-    if not definition.required and definition.default not in (None, (), False):
-        default = definition.default
-        shown = "on" if default is True else default
-        help_text += f" (default: {shown})" if "(default" not in help_text else ""
-    if definition.required and not metadata["argument"]:
-        help_text += " (required)"
     metavar = metadata["metavar"]
-    if definition.choices:
-        metavar = "|".join(map(str, definition.choices))
+    help_text = definition.help
+    choices = "|".join(map(str, definition.choices))
+    if len(choices) > LONGEST_CHOICES:
+        help_text = f"{help_text.rstrip('.')}: {choices.replace('|', ', ')}."
+        metavar = definition.name.upper()
+    elif choices:
+        metavar = choices
+    help_text = _with_default(help_text, definition)
+    complete = _completion(definition)
     if metadata["argument"]:
         annotation: Any = list[str] if definition.many else str
-        info = typer.Argument(help=help_text, metavar=metavar, show_default=False)
+        info = typer.Argument(
+            help=help_text, metavar=metavar, show_default=False, autocompletion=complete
+        )
         return typing.Annotated[annotation, info], inspect.Parameter.empty
+    default = None
     names = [f"--{definition.name.replace('_', '-')}"]
     if kind is bool:
         names[0] += f"/--no-{definition.name.replace('_', '-')}"
-        annotation = bool | None
+        annotation, default = bool, definition.default
     elif definition.many:
         annotation = list[str] | None
     elif typing.get_origin(kind) is tuple and metadata["parse"] is None:
-        annotation = tuple.__class_getitem__(typing.get_args(kind)) | None
+        annotation = tuple.__class_getitem__((str,) * len(typing.get_args(kind))) | None
     else:
         annotation = str | None
         metavar = metavar or {int: "N", float: "X", Path: "FILE"}.get(kind)
@@ -279,9 +294,69 @@ def _annotation(definition: config.OptionDefinition) -> tuple[Any, Any]:
         help=help_text,
         metavar=metavar,
         show_default=False,
-        rich_help_panel=definition.group or None,
+        rich_help_panel=terminal.REQUIRED if definition.required else definition.group or None,
+        autocompletion=complete,
     )
-    return typing.Annotated[annotation, info], None
+    return typing.Annotated[annotation, info], default
+
+
+def _with_default(sentence: str, definition: config.OptionDefinition) -> str:
+    """The help of an option with its default at the end, where it has one to tell."""
+    default = definition.default
+    if definition.required or default is None or default is False or default == ():
+        return sentence
+    if "(default" in sentence:
+        return sentence
+    shown = "on" if default is True else f"{default:g}" if type(default) is float else default
+    return f"{sentence.removesuffix('.')} (default: {shown})."
+
+
+# --- shell completion ------------------------------------------------------------------------
+
+
+def _models() -> list[str]:
+    folder = Path(__file__).parent / "models"  # nn.model_folder would load scipy for it
+    return sorted(card.parent.name for card in folder.glob("*/model.json"))
+
+
+def _masks() -> Iterable[str]:
+    from xrdpipe.masks import shipped_masks
+
+    return shipped_masks()
+
+
+def _pipelines(recipes: bool = False) -> list[str]:
+    """Shipped pipelines, or the recipes that lie beside them."""
+    from xrdpipe.masks import shipped_folder
+
+    folder = shipped_folder("pipelines")
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.toml")]
+    return sorted(n for n in names if n.startswith(("train-", "paper/")) == recipes)
+
+
+SHIPPED_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "model": _models,
+    "start": _models,
+    "mask": _masks,
+    "combine": _masks,
+    "recipe": partial(_pipelines, recipes=True),
+}
+"""Options that take the name of something shipped; where none fits, shells complete files."""
+
+
+def _completion(definition: config.OptionDefinition) -> Callable[[str], list[str]] | None:
+    """What a shell asks for the values of an option; None: files."""
+    names = SHIPPED_NAMES.get(definition.name)
+    if definition.choices:
+        return _beginnings(lambda: map(str, definition.choices))
+    return _beginnings(names) if names else None
+
+
+def _beginnings(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names() if name.startswith(incomplete)]
+
+    return complete
 
 
 def _command(name: str, kind: type[config.Config]) -> Callable[..., None]:
@@ -314,7 +389,8 @@ def _command(name: str, kind: type[config.Config]) -> Callable[..., None]:
     parameters.append(_LOG_JSON)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__name__ = name
-    command.__doc__ = f"{inspect.getdoc(kind)}\n\nExample: {EXAMPLES[name]}"
+    examples = [f"Example: {example}" for example in EXAMPLES[name].splitlines()]
+    command.__doc__ = "\n\n".join([str(inspect.getdoc(kind)), *examples])
     return command
 
 
@@ -332,7 +408,7 @@ def _on_cluster(
         yield cluster.execution
 
 
-_CLUSTER = "Clusters"
+_CLUSTER, _SCANS = "Clusters", "Scans and changes"
 
 _Scheduler = typing.Annotated[
     str | None,
@@ -366,40 +442,66 @@ _Scans = typing.Annotated[
         help="Scan to run the steps for: a folder, an HDF5 file, or a glob. May be given "
         "several times; scans are run one after the other.",
         metavar="PATH",
+        rich_help_panel=_SCANS,
     ),
 ]
 
 _MoreScans = typing.Annotated[list[str] | None, typer.Argument(hidden=True, metavar="PATH")]
 
 _Changes = typing.Annotated[
-    list[str] | None, typer.Option("--set", help="Change one option.", metavar="STEP.KEY=VALUE")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change one option of the file. May be given several times.",
+        metavar="STEP.KEY=VALUE",
+        rich_help_panel=_SCANS,
+    ),
 ]
 
 
 for _name, _kind in config.STAGES.items():
-    app.command(_name)(_command(_name, _kind))
+    app.command(_name, cls=terminal.Command)(_command(_name, _kind))
 
 
 _FOLLOWING = "Following a scan while it is measured"
 
 
-@app.command("run")
+@app.command("run", cls=terminal.Command)
 def run_pipeline(
     pipeline: typing.Annotated[
-        str, typer.Argument(help="TOML file, or the name of a shipped pipeline.", metavar="FILE")
+        str,
+        typer.Argument(
+            help="TOML file, or the name of a shipped pipeline.",
+            metavar="FILE|NAME",
+            autocompletion=_beginnings(_pipelines),
+        ),
     ],
     more: _MoreScans = None,
     scan: _Scans = None,
     set_: _Changes = None,
     restart: typing.Annotated[
-        bool, typer.Option("--restart", help="Discard earlier work of every step.")
+        bool,
+        typer.Option(
+            "--restart",
+            help="Discard earlier work of every step.",
+            rich_help_panel=terminal.LAST,
+        ),
     ] = False,
     resume: typing.Annotated[
-        bool, typer.Option("--resume", help="Continue earlier work (this is the default).")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue earlier work (this is the default).",
+            rich_help_panel=terminal.LAST,
+        ),
     ] = False,
     check: typing.Annotated[
         bool,
-        typer.Option("--check", help="Check every option and input of every step; run nothing."),
+        typer.Option(
+            "--check",
+            help="Check every option and input of every step; run nothing.",
+            rich_help_panel=terminal.LAST,
+        ),
     ] = False,
     scheduler: _Scheduler = None,
     shard: typing.Annotated[
@@ -525,7 +627,7 @@ def _run_planned(
     return campaign.run_scans(scans, progress, run) if scans else run(planned[0][1], progress)
 
 
-@app.command("merge")
+@app.command("merge", cls=terminal.Command)
 def merge(
     target: typing.Annotated[
         str,
@@ -565,21 +667,22 @@ def merge(
     _carry_out(log_json, work)
 
 
-@app.command()
-def doctor() -> None:
-    """Say whether this installation is healthy.
+@app.command(cls=terminal.Command)
+def doctor(
+    as_json: typing.Annotated[
+        bool,
+        typer.Option("--json", help="Print the answer as JSON.", rich_help_panel=terminal.LAST),
+    ] = False,
+) -> None:
+    """Say whether this installation is healthy, what it uses here, and how to mend the rest.
 
     Example: xrdpipe doctor
     """
 
     def work(progress: Progress) -> Outcome:
-        from xrdpipe.stages.doctor import examine
+        from xrdpipe.stages.doctor import run
 
-        report, healthy = examine()
-        print(report)
-        if not healthy:
-            raise typer.Exit(EXIT_BUG)
-        return Outcome(None)
+        return run(as_json)
 
     _carry_out(False, work)
 
@@ -601,10 +704,21 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the ``xrdpipe`` command."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    known = [*config.STAGES, "run", "merge", "doctor"]
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
-        nearest = did_you_mean(arguments[0], known)
-        print(f"xrdpipe: unknown command '{arguments[0]}'.{nearest}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
-    app(arguments)
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    group = cast("terminal.Group", typer.main.get_command(app))
+    try:
+        if not arguments[0].startswith("-") and arguments[0] not in group.commands:
+            nearest = did_you_mean(arguments[0], group.commands)
+            raise OptionError(f"unknown command '{arguments[0]}'.{nearest}")
+        code = group.main(args=arguments, prog_name="xrdpipe", standalone_mode=False)
+    except OptionError as error:
+        terminal.say_error(str(error))
+        code = EXIT_USAGE
+    except USAGE_ERROR as error:
+        terminal.say_error(terminal.usage_sentence(error))
+        code = EXIT_USAGE
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import importlib
 import json
-import os
 import queue
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.cluster_worker import Refusal, Request, Share, prevent_interrupts, reduce_range
 from xrdpipe.config import ClusterConfig
+from xrdpipe.cores import usable_cores
 from xrdpipe.errors import EnvironmentProblemError, OptionError, XrdpipeError
 from xrdpipe.schema import LOST
 from xrdpipe.stages.job import Job
@@ -199,7 +199,7 @@ class ClusterExecution:
 
 def _local_cluster(scheduler: str, threads: int | None) -> Any:
     """Worker processes on this machine that share its cores, or the ``threads`` asked for."""
-    cores = threads or os.cpu_count() or 1
+    cores = threads or usable_cores()
     _, _, number = scheduler.partition(":")
     processes, per_process = _library("distributed.deploy.utils").nprocesses_nthreads(cores)
     if number:

@@ -31,6 +31,7 @@ def option(
     metavar: str | None = None,
     flags: tuple[str, ...] = (),
     argument: bool = False,
+    group: str = "",
 ) -> Any:
     """Define one option.
 
@@ -46,6 +47,8 @@ def option(
         Reads the textual form (``"24x32"``); values already of the right type pass through it.
     metavar, flags, argument
         Placeholder, extra short flags, positional: for the command line only.
+    group
+        Heading of the help page under which it stands; that of its option group where empty.
     """
     metadata = {
         "help": help,
@@ -56,6 +59,7 @@ def option(
         "metavar": metavar,
         "flags": flags,
         "argument": argument,
+        "group": group,
     }
     return field(default=default, metadata=metadata, kw_only=True)
 
@@ -205,7 +209,7 @@ class GeometryOptions:
         metavar="LO HI",
     )
     splitting: Literal["no", "bbox", "full"] = option(
-        "How a pixel is shared between bins (pyFAI's pixel splitting).", "bbox"
+        "How a pixel is shared between bins: pyFAI's pixel splitting.", "bbox"
     )
     solid_angle: bool = option("Correct for the solid angle of the pixels.", True)
     polarization_factor: float | None = option(
@@ -309,14 +313,19 @@ class SynthesisOptions:
         None,
         metavar="NAME|FILE",
     )
-    grid: str = option("START:STOP:STEP in degrees.", "5:24:0.01", metavar="START:STOP:STEP")
+    grid: str = option("2theta grid, degrees.", "5:24:0.01", metavar="START:STOP:STEP")
 
 
 @dataclass(frozen=True)
 class OutputOptions:
     """Output and running."""
 
-    output: Path | None = option("File to write.", None, flags=("-o",), metavar="FILE")
+    output: Path | None = option(
+        "File to write (default: patterns.h5, map.h5 or resampled.h5, after what it is).",
+        None,
+        flags=("-o",),
+        metavar="FILE",
+    )
     restart: bool = option("Discard earlier work on this output and start again.", False)
 
 
@@ -456,6 +465,7 @@ class IntegrateConfig(
         "masked: dead pixels, masks, saturated pixels and outliers left out; unmasked: only "
         "dead pixels; both: each frame read once, both written.",
         "masked",
+        group="Masks and rejection",
     )
 
     def check_together(self) -> None:
@@ -487,13 +497,18 @@ class ResampleConfig(Config, OutputOptions, ResamplingOptions):
     """Bring patterns onto a 2θ grid, or a model's grid, through the wavelength."""
 
     patterns: Path = option("Patterns file.", argument=True, metavar="PATTERNS")
-    grid: str | None = option("START:STOP:STEP in degrees.", None, metavar="START:STOP:STEP")
-    wavelength: float | None = option("Wavelength of the grid, Å.", None, above=0)
+    grid: str | None = option(
+        "2theta grid, degrees; needs --wavelength.", None, metavar="START:STOP:STEP", group="Grid"
+    )
+    wavelength: float | None = option("Wavelength of the grid, Å.", None, above=0, group="Grid")
     model: str | None = option(
-        "Take grid and wavelength of this model (name or folder).", None, metavar="NAME|FOLDER"
+        "Take grid and wavelength of this model (name or folder).",
+        None,
+        metavar="NAME|FOLDER",
+        group="Grid",
     )
     variant: Literal["masked", "unmasked"] | None = option(
-        "Which variant, where the file holds both (default: masked).", None
+        "Which variant, where the file holds both (default: masked).", None, group="Resampling"
     )
 
     def check_together(self) -> None:
@@ -525,28 +540,41 @@ class MapConfig(
         metavar="PATTERNS|FRAMES",
     )
     model: str | None = option(
-        "Model name or folder (default: the shipped model).", None, metavar="NAME|FOLDER"
+        "Model name or folder (default: the shipped model).",
+        None,
+        metavar="NAME|FOLDER",
+        group="Model",
     )
     variant: Literal["masked", "unmasked", "both"] | None = option(
         "Which variant, where the file holds both (default: masked); 'both': the mean of what the "
         "model says of either.",
         None,
+        group="Model",
     )
     poni: Path | None = option(
-        "Geometry: maps frames in one pass; the integration options apply.", None, metavar="FILE"
+        "Geometry: maps frames in one pass; the integration options apply.",
+        None,
+        metavar="FILE",
+        group="Geometry",
     )
     prior: tuple[float, ...] | None = option(
         "Prior probability of presence, one or one per phase, instead of the model's.",
         None,
         parse=_parse_prior,
         metavar="P[,P...]",
+        group="Model",
     )
     neighbours: bool = option(
         "Let neighbouring pixels be a prior on presence, as far as the map shows that they tell.",
         False,
+        group="Model",
     )
-    with_patterns: bool = option("Store the resampled patterns in the map file too.", False)
-    png: bool = option("Write a picture of the maps beside the file.", True)
+    with_patterns: bool = option(
+        "Store the resampled patterns in the map file too.", False, group="Output and running"
+    )
+    png: bool = option(
+        "Write a picture of the maps beside the file.", True, group="Output and running"
+    )
 
     def check_together(self) -> None:
         """See check_integration."""
@@ -619,36 +647,64 @@ class SimulateConfig(Config):
         "(default: the three shipped).",
         (),
         metavar="FILE",
+        group="Sample",
     )
     poni: Path | None = option(
-        "Geometry to simulate with; replaces the four options that follow.", None, metavar="FILE"
+        "Geometry to simulate with; replaces the four options that follow.",
+        None,
+        metavar="FILE",
+        group="Geometry",
     )
-    detector: str | None = option("Detector, by pyFAI's name (default: Pilatus300k).", None)
-    distance: float | None = option("Sample to detector distance, m (default: 0.1).", None, above=0)
-    wavelength: float | None = option("Wavelength, Å (default: 0.4959).", None, above=0)
+    detector: str | None = option(
+        "Detector, by pyFAI's name (default: Pilatus300k).", None, metavar="NAME", group="Geometry"
+    )
+    distance: float | None = option(
+        "Sample to detector distance, m (default: 0.1).", None, above=0, group="Geometry"
+    )
+    wavelength: float | None = option(
+        "Wavelength, Å (default: 0.4959).", None, above=0, group="Geometry"
+    )
     tilt: tuple[float, float, float] | None = option(
         "Rotations rot1 rot2 rot3 of the detector, degrees (default: 0.57 -0.34 0).",
         None,
         metavar="ROT1 ROT2 ROT3",
+        group="Geometry",
     )
     layout: Literal["independent", "crust", "gasket-rim", "inclusions", "random"] = option(
-        "How the phases lie in the map; independent: every combination occurs.", "independent"
+        "How the phases lie in the map; independent: every combination occurs.",
+        "independent",
+        group="Sample",
     )
-    format: FrameFormat = option("File layout of the frames.", "tiff")
-    counts: float = option("Mean counts per pixel at the strongest line.", 30.0, above=0)
-    grains: float = option("Mean log10 of the number of grains per phase.", 4.0, low=0, high=8)
-    distractor: bool = option("Add phases that are not in the label set.", True)
+    format: FrameFormat = option("File layout of the frames.", "tiff", group="Frames")
+    counts: float = option(
+        "Mean counts per pixel at the strongest line.", 30.0, above=0, group="Frames"
+    )
+    grains: float = option(
+        "Mean log10 of the number of grains per phase.", 4.0, low=0, high=8, group="Sample"
+    )
+    distractor: bool = option("Add phases that are not in the label set.", True, group="Sample")
     without: tuple[str, ...] = option(
         f"Effects to leave out, separated by commas: {', '.join(typing.get_args(Effect))}.",
         (),
         parse=_parse_effects,
         metavar="EFFECT[,EFFECT...]",
+        group="Frames",
     )
-    snake: bool = option("Every second line of the scan runs backwards.", False)
-    fast_axis: Literal["x", "y"] = option("The axis that moves from frame to frame.", "x")
-    preview: bool = option("Draw one picture, FOLDER.png, instead of writing frames.", False)
-    threads: int | None = option("Threads (default: all cores).", None, low=1)
-    restart: bool = option("Replace the content of an existing folder.", False)
+    snake: bool = option("Every second line of the scan runs backwards.", False, group="Scan")
+    fast_axis: Literal["x", "y"] = option(
+        "The axis that moves from frame to frame.", "x", group="Scan"
+    )
+    preview: bool = option(
+        "Draw one picture, FOLDER.png, instead of writing frames.",
+        False,
+        group="Output and running",
+    )
+    threads: int | None = option(
+        "Threads (default: all cores).", None, low=1, group="Output and running"
+    )
+    restart: bool = option(
+        "Replace the content of an existing folder.", False, group="Output and running"
+    )
 
     def check_together(self) -> None:
         """The geometry comes from one place."""
@@ -663,10 +719,20 @@ class SynthesizeConfig(Config, SynthesisOptions):
     """Write a set of synthetic 1D patterns with everything that is known about them."""
 
     output: Path = option("HDF5 file to write.", flags=("-o",), metavar="FILE")
-    number: int = option("Patterns, each masked and unmasked.", 1000, flags=("-n",), low=1)
-    seed: int = option("Seed: pattern i is the same for the same seed.", 0, low=0)
-    png: bool = option("Draw the first twelve patterns beside the file.", True)
-    restart: bool = option("Replace an earlier set.", False)
+    number: int = option(
+        "Patterns, each masked and unmasked.",
+        1000,
+        flags=("-n",),
+        low=1,
+        group="Synthetic patterns",
+    )
+    seed: int = option(
+        "Seed: pattern i is the same for the same seed.", 0, low=0, group="Synthetic patterns"
+    )
+    png: bool = option(
+        "Draw the first twelve patterns beside the file.", True, group="Output and running"
+    )
+    restart: bool = option("Replace an earlier set.", False, group="Output and running")
 
 
 @dataclass(frozen=True)
@@ -678,32 +744,47 @@ class TrainConfig(Config, SynthesisOptions):
         "Patterns with known phases, for a hybrid recipe. May be given several times.",
         (),
         metavar="FILE",
+        group="Measured patterns",
     )
     truth: tuple[Path, ...] = option(
-        "What they hold: a truth file for each, in the same order.", (), metavar="FILE"
+        "What they hold: a truth file for each, in the same order.",
+        (),
+        metavar="FILE",
+        group="Measured patterns",
     )
-    variant: Literal["masked", "unmasked"] = option("Variant of the labelled patterns.", "masked")
+    variant: Literal["masked", "unmasked"] = option(
+        "Variant of the labelled patterns.", "masked", group="Measured patterns"
+    )
     calibrant: Path | None = option(
         "Pattern of a calibrant, measured as the patterns to map (.h5 of integrate or collect, or "
         ".xy, .xye, .chi): its line widths replace the recipe's ranges.",
         None,
         metavar="PATTERN",
+        group="Measured patterns",
     )
-    calibrant_cif: Path | None = option("CIF file of the calibrant.", None, metavar="FILE")
+    calibrant_cif: Path | None = option(
+        "CIF file of the calibrant.", None, metavar="FILE", group="Measured patterns"
+    )
     like: Path | None = option(
         "Patterns file of a map, without labels: its line widths, background, counts and coverage "
         "narrow the recipe's ranges.",
         None,
         metavar="PATTERNS",
+        group="Measured patterns",
     )
     start: str | None = option(
         "Model whose weights training starts from: same network, channels, phases and grid.",
         None,
         metavar="NAME|FOLDER",
+        group="Training",
     )
-    seed: int = option("Seed of weights and patterns.", 0, low=0)
-    threads: int | None = option("Threads (default: all cores).", None, low=1)
-    restart: bool = option("Discard earlier work on this output and start again.", False)
+    seed: int = option("Seed of weights and patterns.", 0, low=0, group="Training")
+    threads: int | None = option(
+        "Threads (default: all cores).", None, low=1, group="Output and running"
+    )
+    restart: bool = option(
+        "Discard earlier work on this output and start again.", False, group="Output and running"
+    )
 
     def check_together(self) -> None:
         """A calibrant is a pattern and its structure."""
@@ -717,7 +798,7 @@ class EvaluateConfig(Config):
 
     map: Path = option("Map file.", argument=True, metavar="MAP")
     truth: Path = option("Truth file of the simulation.", argument=True, metavar="TRUTH")
-    json: bool = option("Print the scores as JSON.", False)
+    json: bool = option("Print the scores as JSON.", False, group="Output and running")
 
 
 @dataclass(frozen=True)
@@ -729,9 +810,13 @@ class InspectConfig(Config, GeometryOptions, MaskOptions):
         argument=True,
         metavar="PATH",
     )
-    poni: Path | None = option("Check the frames against this geometry.", None, metavar="FILE")
-    sample: int = option("Frames read, spread over the series; 0 = all.", 20, low=0)
-    json: bool = option("Print the answer as JSON.", False)
+    poni: Path | None = option(
+        "Check the frames against this geometry.", None, metavar="FILE", group="Geometry"
+    )
+    sample: int = option(
+        "Frames read, spread over the series; 0 = all.", 20, low=0, group="Output and running"
+    )
+    json: bool = option("Print the answer as JSON.", False, group="Output and running")
 
 
 @dataclass(frozen=True)
@@ -747,11 +832,13 @@ class CollectConfig(Config, OutputOptions):
         "Wavelength in Å (default: what every file states; required where they are silent).",
         None,
         above=0,
+        group="Columns and units",
     )
     unit: Literal["auto", "2theta", "2theta-rad", "q", "q-nm", "d"] = option(
         "First column: 2theta in degrees or radians, q in 1/angstrom or 1/nm, or d in angstrom "
         "(auto: from the header, else 2theta).",
         "auto",
+        group="Columns and units",
     )
     columns: tuple[str, ...] | None = option(
         "What the columns are, in order: axis, I, sigma, or skip (default: a third column is "
@@ -759,9 +846,12 @@ class CollectConfig(Config, OutputOptions):
         None,
         parse=_parse_columns,
         metavar="axis,I[,sigma]",
+        group="Columns and units",
     )
     common_grid: bool = option(
-        "Bring patterns with different axes onto one: finest step, union of the ranges.", False
+        "Bring patterns with different axes onto one: finest step, union of the ranges.",
+        False,
+        group="Resampling",
     )
     polarization_factor: float | str = option(
         "Polarization of the beam, left in the patterns: 0 for a lab tube; 'none': they are "
@@ -771,6 +861,7 @@ class CollectConfig(Config, OutputOptions):
         high=1,
         parse=_parse_left_polarization,
         metavar="FLOAT|none|auto",
+        group="Columns and units",
     )
 
 
@@ -790,51 +881,70 @@ class MaskConfig(Config):
         "Geometry: tells the detector's gaps; needed by --spots, --azimuthal and --shadow.",
         None,
         metavar="FILE",
+        group="Geometry",
     )
     flip: Literal["none", "ud", "lr", "both"] = option(
-        "Flip the frames first, as 'integrate' will: a mask lies like the PONI.", "none"
+        "Flip the frames first, as 'integrate' will: a mask lies like the PONI.",
+        "none",
+        group="Geometry",
     )
     rotate: Literal[0, 90, 180, 270] = option(
-        "Rotate them counter-clockwise by this many degrees, after the flip.", 0
+        "Rotate them counter-clockwise by this many degrees, after the flip.", 0, group="Geometry"
     )
     combine: tuple[str, ...] = option(
         "Add this mask (file or shipped name; 'PATH@stored' lies like the stored frames). May be "
         "given several times.",
         (),
         metavar="FILE|NAME",
+        group="Other masks and shapes",
     )
-    detector: bool = option("Mask gaps, dead pixels and sentinels of detector and file.", True)
+    detector: bool = option(
+        "Mask gaps, dead pixels and sentinels of detector and file.",
+        True,
+        group="Pixels by themselves",
+    )
     sentinel: tuple[float, ...] | str | None = option(
         "Raw values that mean 'no measurement' (default: decided from the detector and dtype).",
         None,
         parse=_parse_sentinel,
         metavar="VALUES|none|auto",
+        group="Pixels by themselves",
     )
     overexposed: bool = option(
-        "Mask pixels that are overexposed in any frame, grown by --halo.", True
+        "Mask pixels that are overexposed in any frame, grown by --halo.",
+        True,
+        group="Pixels by themselves",
     )
     saturation: float | None = option(
         "Raw counts at and above which a pixel is overexposed (default: from the metadata).",
         None,
         above=0,
+        group="Pixels by themselves",
     )
     threshold: tuple[float, float] | None = option(
         "Mask pixels whose median over the stack lies outside LO HI (raw counts).",
         None,
         metavar="LO HI",
+        group="Pixels by themselves",
     )
     hot: float | None = option(
         "Mask pixels brighter than all their neighbours through most of the series, by this many "
         "standard deviations and a factor of 3.",
         None,
         above=0,
+        group="Pixels by themselves",
     )
-    dead: bool = option("Mask pixels that never count where their neighbours do.", False)
+    dead: bool = option(
+        "Mask pixels that never count where their neighbours do.",
+        False,
+        group="Pixels by themselves",
+    )
     polygon: tuple[str, ...] = option(
         "Mask a polygon 'column,row column,row …' in pixels, as the picture shows them. May be "
         "given several times.",
         (),
         metavar="POINTS",
+        group="Other masks and shapes",
     )
     shadow: float | None = option(
         "Mask the shadow of beamstop and cell: connected regions below this fraction of the "
@@ -842,12 +952,14 @@ class MaskConfig(Config):
         None,
         above=0,
         high=0.95,
+        group="Pixels against their ring",
     )
     spots: float | None = option(
         "Mask diamond spots: peaks above their ring by this many standard deviations, in more "
         "than --persistent of the frames, grown by --halo.",
         None,
         above=0,
+        group="Pixels against their ring",
     )
     persistent: float = option(
         "Fraction of the frames in which a spot must be seen: the diamonds' spots stay while the "
@@ -855,24 +967,40 @@ class MaskConfig(Config):
         0.1,
         low=0,
         high=0.99,
+        group="Pixels against their ring",
     )
-    halo: int = option("Pixels grown around overexposed pixels and spots.", 3, low=0, high=64)
+    halo: int = option(
+        "Pixels grown around overexposed pixels and spots.",
+        3,
+        low=0,
+        high=64,
+        group="Pixels against their ring",
+    )
     azimuthal: float | None = option(
         "Mask pixels outside their ring by this many standard deviations in the stack's median.",
         None,
         above=0,
+        group="Pixels against their ring",
     )
     gain: float | None = option(
         "ADU per photon of an integrating detector, for the standard deviations (default: 1).",
         None,
         above=0,
+        group="Pixels against their ring",
     )
     read_noise: float | None = option(
-        "Read noise of an integrating detector, ADU per pixel (default: 0).", None, low=0
+        "Read noise of an integrating detector, ADU per pixel (default: 0).",
+        None,
+        low=0,
+        group="Pixels against their ring",
     )
-    sample: int = option("Frames looked at, spread over the series.", 50, low=1)
-    png: bool = option("Draw the mask over a frame, beside the file.", True)
-    restart: bool = option("Replace an existing mask.", False)
+    sample: int = option(
+        "Frames looked at, spread over the series.", 50, low=1, group="Output and running"
+    )
+    png: bool = option(
+        "Draw the mask over a frame, beside the file.", True, group="Output and running"
+    )
+    restart: bool = option("Replace an existing mask.", False, group="Output and running")
 
     def check_together(self) -> None:
         """Rings need a geometry; the file type must be known; polygons must be readable."""
@@ -907,7 +1035,7 @@ class StatusConfig(Config):
         argument=True,
         metavar="OUTPUT",
     )
-    json: bool = option("Print the answer as JSON.", False)
+    json: bool = option("Print the answer as JSON.", False, group="Output and running")
 
 
 @dataclass(frozen=True)
@@ -1009,12 +1137,12 @@ def fields(config: type[Any]) -> tuple[OptionDefinition, ...]:
             f.name,
             hints[f.name],
             f.default,
-            "" if f.name in own else groups[f.name],
+            f.metadata["group"] or ("" if f.name in own else groups[f.name]),
             f.metadata,
         )
         for f in dataclasses.fields(config)
     ]
-    return tuple(sorted(definitions, key=lambda d: d.group != ""))
+    return tuple(sorted(definitions, key=lambda d: d.name not in own))
 
 
 def _checked(definition: OptionDefinition, value: Any) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.errors import InputError
 from xrdpipe.schema import ABSENT, PRESENT, UNDECIDED
-from xrdpipe.types import BoolArray, FloatArray, IntArray
+from xrdpipe.types import BoolArray, FloatArray, IntArray, Table
 
 Z95 = 1.959963984540054
 """Two-sided 95 % point of the normal distribution."""
@@ -423,31 +423,36 @@ def score_unknown(truth: BoolArray, score: FloatArray, threshold: float) -> dict
         }
 
 
-def score_table(scores: dict[str, Any]) -> str:
-    """Scores as text for a terminal: prevalence and the constant answer beside accuracy."""
+def score_table(scores: dict[str, Any]) -> tuple[Table, str]:
+    """Scores for people: prevalence and the constant answer beside accuracy; the sentences below.
+
+    Shares in percent.
+    """
     head = (
-        f"{'phase':<20} {'preval.':>7} {'const.':>7} {'accuracy (95 %)':>19} {'balanced':>8} "
-        f"{'F1':>6} {'MCC':>6} {'AUROC':>6} {'Brier':>6} {'ECE':>6} {'undet.':>6}"
-    )
-    lines = [head, "-" * len(head)]
-    for row in scores["phases"]:
-        interval = f"({_percent(row['accuracy_low'])}-{_percent(row['accuracy_high'])})"
-        lines.append(
-            f"{row['phase']:<20} {_percent(row['prevalence']):>7} "
-            f"{_percent(row['constant_accuracy']):>7} "
-            f"{_percent(row['accuracy']) + ' ' + interval:>19} "
-            f"{_percent(row['balanced_accuracy']):>8} {_number(row['f1']):>6} "
-            f"{_number(row['mcc']):>6} {_number(row['auroc']):>6} {_number(row['brier']):>6} "
-            f"{_number(row['ece']):>6} {row['undetermined']:>6}"
+        "phase", "prevalence", "constant", "accuracy (95 %)", "balanced", "F1", "MCC", "AUROC",
+        "Brier", "ECE", "undetermined",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            row["phase"],
+            _percent(row["prevalence"]),
+            _percent(row["constant_accuracy"]),
+            f"{_percent(row['accuracy'])} ({_percent(row['accuracy_low'])}-"
+            f"{_percent(row['accuracy_high'])})",
+            _percent(row["balanced_accuracy"]),
+            *(_number(row[name]) for name in ("f1", "mcc", "auroc", "brier", "ece")),
+            str(row["undetermined"]),
         )
+        for row in scores["phases"]
+    )
     match = scores["exact_match"]
-    lines.append(
+    lines = [
         f"exact match of all phases: {_percent(match['exact_match'])} % "
         f"({_percent(match['low'])}-{_percent(match['high'])}), constant "
         f"{_percent(match['constant'])} %; {scores['pixels']} pixels, "
         f"{match['undetermined']} with an undetermined phase "
         f"({_percent(match['all'])} % with these as wrong)."
-    )
+    ]
     if unknown := scores.get("unknown"):
         lines.append(
             f"phases outside the label set: in {_percent(unknown['prevalence'])} % of the pixels; "
@@ -455,7 +460,7 @@ def score_table(scores: dict[str, Any]) -> str:
             f"{_percent(unknown['found'])} % found, {_percent(unknown['false_alarms'])} % false "
             "alarms."
         )
-    return "\n".join(lines)
+    return Table(head, rows, frozenset(head[1:])), "\n".join(lines)
 
 
 def _percent(share: float) -> str:

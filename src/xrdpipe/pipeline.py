@@ -332,6 +332,9 @@ def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
             for step, outcome in zip(steps, outcomes, strict=True)
             if step.stage != "evaluate"  # writes nothing that could have been there
         ),
+        shown=tuple(
+            part for outcome in outcomes for part in outcome.shown or (outcome.summary,) if part
+        ),
     )
 
 

@@ -72,10 +72,10 @@ VOLATILE = frozenset(
 """Attributes and datasets left out when two outputs are compared (decisions 20 and 22)."""
 
 UNITS = {
-    "2theta": ("degrees", "2theta"),
-    "q": ("1/angstrom", "q"),
+    "2theta": ("degrees", "2theta (degrees)"),
+    "q": ("1/angstrom", "q (1/angstrom)"),
 }
-"""Option value → (stored @units, @long_name)."""
+"""Option value → (stored @units, @long_name); viewers show the long_name and no unit beside it."""
 
 # NXazint1d (NeXus contributed definition): what a patterns file must hold to be one.
 NXAZINT1D_REQUIRED = (

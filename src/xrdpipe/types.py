@@ -488,11 +488,43 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of text under headings; ``str()`` aligns them for logs.
+
+    Parameters
+    ----------
+    head
+        One heading per column; empty where the first column labels the others.
+    rows
+        As many texts each.
+    right
+        Headings of the columns that hold numbers.
+    """
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    right: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        lines = [*([self.head] if self.head else []), *self.rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        right = [name in self.right for name in self.head] or [False] * len(widths)
+        return "\n".join(
+            "  ".join(
+                cell.rjust(width) if number else cell.ljust(width)
+                for cell, width, number in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a stage gives back: the file written, lost frames, and a sentence for the user.
 
     ``done_before`` is True where the same run had written it already (decision 21);
-    ``exit_code`` is what the command line returns, where lost frames do not say it.
+    ``exit_code`` is what the command line returns, where lost frames do not say it; ``shown`` is
+    what a terminal shows in place of the summary, where there is a table in it.
     """
 
     path: Any
@@ -501,6 +533,7 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
     done_before: bool = False
     exit_code: int = 0
+    shown: tuple[str | Table, ...] = ()
 
     @classmethod
     def already_done(cls, path: Any) -> Outcome:

@@ -17,7 +17,7 @@ from xrdpipe.bounds import LARGEST_FRAME, sound
 from xrdpipe.errors import FrameError, InputError, InputMissingError, did_you_mean
 from xrdpipe.frames.dead import PixelKind, oriented
 from xrdpipe.frames.hdf5 import HDF5_SUFFIXES, open_hdf5
-from xrdpipe.frames.headers import numpy_array
+from xrdpipe.frames.headers import numpy_array, numpy_frames
 from xrdpipe.frames.images import read_image
 from xrdpipe.frames.layouts.links import whole
 from xrdpipe.frames.source import open_frames
@@ -237,10 +237,7 @@ def _stack(reference: str, what: str) -> Iterator[NDArray[Any]]:
     chosen = None if Path(reference).exists() else _ONE_OF.match(reference)
     name, place = (chosen[1], int(chosen[2])) if chosen else (reference, None)
     if name.lower().endswith(".npy"):
-        if place:
-            raise InputError(f"{what} {reference}: {name} holds one frame, number 0.")
-        image, _ = read_plane(name, what)
-        yield image
+        yield from _array_stack(Path(name), place, f"{what} {reference}")
         return
     try:
         source = open_frames(name)
@@ -262,6 +259,21 @@ def _stack(reference: str, what: str) -> Iterator[NDArray[Any]]:
                 f"{what} {reference}: frame {row} cannot be used ({error.reason}); name the good "
                 "ones, or leave the file out."
             ) from error
+
+
+def _array_stack(path: Path, place: int | None, what: str) -> Iterator[NDArray[Any]]:
+    """The planes of a ``.npy`` file: one image, or a stack of shape (frames, rows, columns)."""
+    if not path.is_file():
+        raise InputMissingError(f"{what} does not exist.")
+    try:
+        planes = numpy_frames(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{what} cannot be read: {error}") from error
+    last = len(planes) - 1
+    if (place or 0) > last:
+        raise InputError(f"{what}: {path} holds {f'frames 0-{last}' if last >= 0 else 'no frame'}.")
+    for plane in planes if place is None else planes[place : place + 1]:
+        yield np.array(plane)
 
 
 def _sentinels(kind: PixelKind | None, dtype: np.dtype[Any]) -> tuple[float, ...]:

@@ -41,6 +41,9 @@ REFUSED = {
 }
 """Suffixes that are known and not read: refused by name, not by a number that fails to parse."""
 
+_LENGTHS = {"angstrom": 1.0, "nm": 10.0}
+"""Units of a wavelength in XRDML, in Å."""
+
 MIN_POINTS = 10
 """A table with fewer lines is no pattern."""
 
@@ -654,7 +657,7 @@ def _read_xrdml(path: Path, content: str) -> _Table:
             times = _one_or_each(path, "countingTimes", times, values.size)
             values = values * times.mean() / times
             remarks = ("counting times differ from point to point: brought to their mean",)
-    wavelength, anode = _xml_wavelength(root)
+    wavelength, anode = _xml_wavelength(path, root)
     return _Table(
         axis=_xml_axis(path, data, values.size),
         intensity=values,
@@ -708,7 +711,7 @@ def _xml_axis(path: Path, data: ElementTree.Element, n_points: int) -> NDArray[n
     raise FrameError(FrameStatus.UNREADABLE, f"{path} is no scan over 2theta")
 
 
-def _xml_wavelength(root: ElementTree.Element) -> tuple[float | None, str]:
+def _xml_wavelength(path: Path, root: ElementTree.Element) -> tuple[float | None, str]:
     """Wavelength the instrument was meant to use, Å, and the anode.
 
     ``K-Alpha`` is both lines: their mean, weighted by intensity. ``K-Alpha 1`` is what most
@@ -719,15 +722,28 @@ def _xml_wavelength(root: ElementTree.Element) -> tuple[float | None, str]:
     if used is None:
         return None, anode
 
-    def number(name: str) -> float | None:
-        text = used.findtext(name) if used is not None else None
-        return float(text) if text and _NUMBER.fullmatch(text.strip()) else None
-
     intended = used.get("intended", "K-Alpha 1").replace(" ", "").lower()
-    first, second = number("kAlpha1"), number("kAlpha2")
+    first, second, beta = (
+        _xml_length(path, used.find(name)) for name in ("kAlpha1", "kAlpha2", "kBeta")
+    )
     if intended == "k-beta":
-        return number("kBeta"), anode
+        return beta, anode
     if intended == "k-alpha" and first and second:
-        ratio = number("ratioKAlpha2KAlpha1") or 0.0
+        stated = used.findtext("ratioKAlpha2KAlpha1") or ""
+        ratio = float(stated) if _NUMBER.fullmatch(stated.strip()) else 0.0
         return (first + ratio * second) / (1 + ratio), anode
     return first, anode
+
+
+def _xml_length(path: Path, element: ElementTree.Element | None) -> float | None:
+    """A wavelength in Å; None where none is stated."""
+    stated = "" if element is None else (element.text or "").strip()
+    if element is None or not _NUMBER.fullmatch(stated):
+        return None
+    unit = element.get("unit", "Angstrom")
+    if unit.lower() not in _LENGTHS:
+        raise FrameError(
+            FrameStatus.UNREADABLE,
+            f"{path}: its wavelength is in '{unit}'; expected {' or '.join(_LENGTHS)}",
+        )
+    return float(stated) * _LENGTHS[unit.lower()]

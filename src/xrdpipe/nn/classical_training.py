@@ -35,22 +35,7 @@ def train_classical(
     The decision is fitted on one stream, calibrated on a second and reported on a third; the
     seed of the task names them.
 
-    Parameters
-    ----------
-    task
-        What is to be trained; its recipe names the method.
-    folder
-        Working folder; the model goes to ``folder/model``.
-    name
-        Name of the model.
-    progress
-        Where to report.
-    notes
-        Written to the card.
-
-    Returns
-    -------
-    The report, also in ``model/report.json``.
+    Parameters and result are those of :func:`xrdpipe.nn.training.train`.
 
     Raises
     ------

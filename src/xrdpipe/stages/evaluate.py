@@ -22,12 +22,10 @@ def run(config: EvaluateConfig, progress: Progress) -> Outcome:
     scores = evaluate_maps(config.map, config.truth)
     progress.advance(1)
     progress.done()
-    summary = (
-        json.dumps(scores, indent=2)
-        if config.json
-        else f"{config.map} against {config.truth}\n{score_table(scores)}"
-    )
-    return Outcome(path=config.map, summary=summary, details=scores)
+    if config.json:
+        return Outcome(config.map, summary=json.dumps(scores, indent=2), details=scores)
+    shown = (f"{config.map} against {config.truth}", *score_table(scores))
+    return Outcome(config.map, summary="\n".join(map(str, shown)), details=scores, shown=shown)
 
 
 def evaluate_maps(map_path: Path, truth_path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from xrdpipe.bounds import MOST_NAMES, sound
 from xrdpipe.config import InspectConfig
 from xrdpipe.errors import FrameError, XrdpipeError
 from xrdpipe.frames import open_frames
-from xrdpipe.frames.auxiliary import load_masks
+from xrdpipe.frames.auxiliary import load_masks, read_plane
 from xrdpipe.frames.dead import PixelKind, oriented, pixel_kind, pixel_mask_reasons
 from xrdpipe.frames.hdf5 import is_hdf5
 from xrdpipe.frames.headers import is_image
@@ -24,16 +24,26 @@ from xrdpipe.frames.layouts.links import attribute, whole
 from xrdpipe.frames.layouts.outside import files_outside
 from xrdpipe.frames.names import frame_numbers
 from xrdpipe.frames.powder_files import PATTERN_SUFFIXES, find_powder_files, read_powder_file
-from xrdpipe.integration.geometry import Geometry, choose_binning, load_geometry
+from xrdpipe.integration.geometry import (
+    KEV_ANGSTROM,
+    Geometry,
+    choose_binning,
+    load_geometry,
+)
 from xrdpipe.integration.orientation import best_orientation
-from xrdpipe.masks import fraction_inside, without_measurement
+from xrdpipe.masks import fraction_inside, shipped_masks, without_measurement
 from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.integrate import contradictions, describe_pixels, first_frame
 from xrdpipe.stages.scans import describe_scan, scan_of_files
 from xrdpipe.store.validate import describe
-from xrdpipe.types import FrameSource, Outcome, Progress
+from xrdpipe.types import FrameSource, Outcome, Progress, Table
 
 FLIPS = ("none", "ud", "lr", "both")
+GEOMETRY_SUFFIXES = (".poni", ".imctrl")
+
+FIRST_PIXEL = {1: "top right", 2: "top left", 3: "bottom left", 4: "bottom right"}
+"""Corner of the first pixel seen from the sample, by pyFAI's number of the orientation."""
+
 LISTED = 8
 """So many missing numbers, columns and reasons are written out; all are counted."""
 
@@ -58,23 +68,26 @@ def run(config: InspectConfig, progress: Progress | None = None) -> Outcome:
     Returns
     -------
     Outcome
-        ``details`` holds the table (label, text) and the same as values for programs.
+        ``shown`` holds the table (label, text), ``details`` the same as values for programs.
     """
     progress = progress or Progress()
     path = Path(config.path[0])
     findings = None
-    if len(config.path) == 1 and path.is_file() and is_hdf5(path):
-        findings = _processed(path)
+    if len(config.path) == 1 and path.is_file():
+        if path.suffix.lower() in GEOMETRY_SUFFIXES:
+            findings = _calibration(config, path)
+        elif is_hdf5(path):
+            findings = _processed(path)
     if findings is None:
         findings = _powder(config, progress) or _frames(config, progress)
     name = ", ".join(config.path)
     values = {"path": name} | {f.label: f.values for f in findings if not f.is_warning}
     values["warnings"] = [f.text for f in findings if f.is_warning]
-    table = [(f.label, f.text) for f in findings]
-    summary = "\n".join([name, *(f"  {label:<12}{text}" for label, text in table)])
     if config.json:
         return Outcome(path, 0, json.dumps(values, indent=2, default=_plain), values)
-    return Outcome(path, 0, summary, {**values, "table": table})
+    summary = "\n".join([name, *(f"  {f.label:<12}{f.text}" for f in findings)])
+    table = Table((), tuple((f.label, f.text) for f in findings))
+    return Outcome(path, 0, summary, values, shown=(name, table))
 
 
 def _plain(value: Any) -> Any:
@@ -131,6 +144,58 @@ def _status_counts(status: NDArray[np.integer[Any]]) -> dict[str, int]:
 
 def _counted(label: str, counts: dict[str, int]) -> Finding:
     return Finding(label, ", ".join(f"{n} {name}" for name, n in counts.items()), counts)
+
+
+# --- a geometry ------------------------------------------------------------------------------
+
+
+def _calibration(config: InspectConfig, path: Path) -> list[Finding]:
+    """Description of a geometry file by itself."""
+    geometry = load_geometry(path, wavelength=config.wavelength, needs_wavelength=False)
+    ny, nx = geometry.shape
+    first = FIRST_PIXEL.get(geometry.orientation, "anywhere")
+    height, width = (1e6 * size for size in geometry.pixel_size)
+    low, high = geometry.two_theta_range
+    known = np.isfinite(geometry.wavelength)
+    beam = f"{geometry.wavelength:.6g} Å ({KEV_ANGSTROM / geometry.wavelength:.5g} keV)"
+    findings = [
+        Finding("layout", f"{geometry.file_format}, a detector geometry", geometry.file_format),
+        Finding(
+            "detector",
+            f"{geometry.detector_name}, {ny} x {nx} pixels (rows x columns) of "
+            f"{height:.5g} x {width:.5g} µm, {geometry.gap_mask.mean():.1%} of them gaps",
+            {
+                "name": geometry.detector_name,
+                "shape": [ny, nx],
+                "pixel_size": geometry.pixel_size,
+                "gaps": float(geometry.gap_mask.mean()),
+            },
+        ),
+        Finding("distance", f"{geometry.distance * 1e3:.3f} mm", geometry.distance),
+        Finding("wavelength", beam if known else "none", geometry.wavelength if known else None),
+        Finding(
+            "orientation",
+            f"{geometry.orientation}: seen from the sample, the first pixel is {first}",
+            geometry.orientation,
+        ),
+        Finding("2theta", f"{low:.3f}-{high:.3f} degrees over the detector", [low, high]),
+        _masks_that_fit(geometry),
+    ]
+    if not known:
+        findings.append(Finding("warning", "no wavelength: give --wavelength to integrate or map"))
+    if geometry.notes:
+        findings.append(Finding("calibration", "; ".join(geometry.notes), geometry.notes))
+    return findings
+
+
+def _masks_that_fit(geometry: Geometry) -> Finding:
+    """Shipped masks of the detector's shape; whether one is right, only frames tell."""
+    fitting = []
+    for name, path in shipped_masks().items():
+        plane, _ = read_plane(str(path), "mask")
+        if plane.shape == geometry.shape:
+            fitting.append(name)
+    return Finding("masks", f"of this shape ship: {', '.join(fitting) or 'none'}", fitting)
 
 
 # --- 1D patterns -----------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.cores import usable_cores
 from xrdpipe.schema import LOST
 from xrdpipe.stages.job import Job, columns_of
 from xrdpipe.stages.outcomes import FrameOutcome, fetch, reduce
@@ -53,7 +53,7 @@ def reduced_blocks(job: Job, waiting: NDArray[np.intp], progress: Progress) -> B
     the disk. Memory holds ``threads`` + 1 batches, whatever the number of frames. Where
     ``progress.stopped()``, what is under way is finished; the last block is then a short one.
     """
-    threads = job.config.threads or os.cpu_count() or 1
+    threads = job.config.threads or usable_cores()
     queue: deque[_Batch] = deque()
     short: tuple[_Block, int] | None = None
     with ThreadPoolExecutor(threads) as readers, ThreadPoolExecutor(threads) as workers:

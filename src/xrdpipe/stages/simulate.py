@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections import deque
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from xrdpipe import crystal
 from xrdpipe.config import SimulateConfig
+from xrdpipe.cores import usable_cores
 from xrdpipe.errors import InputError, OutputExistsError
 from xrdpipe.frames.write import (
     FORMAT_DTYPE,
@@ -191,7 +191,7 @@ def write_scan(
 def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[np.int64]]:
     """Frames in the order of measurement, made in threads; memory holds two per thread."""
     setup, sample = experiment.setup, experiment.sample
-    threads = config.threads or os.cpu_count() or 1
+    threads = config.threads or usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         queue: deque[Future[NDArray[np.int64]]] = deque()
         for index in range(sample.frame.size):
@@ -205,7 +205,12 @@ def _frames(experiment: Experiment, config: SimulateConfig) -> Iterator[NDArray[
 def geometry_of(config: SimulateConfig) -> Geometry:
     """The user's geometry, or a new one."""
     if config.poni is not None:
-        geometry = load_geometry(config.poni)
+        geometry = load_geometry(config.poni, needs_wavelength=False)
+        if not np.isfinite(geometry.wavelength):
+            raise InputError(
+                f"{config.poni} has no wavelength, which a simulation takes from it; add a line "
+                "'Wavelength: <metres>'."
+            )
         if not geometry.file_format.startswith("PONI"):
             raise InputError(
                 f"{config.poni} is a {geometry.file_format} file; simulate needs a PONI file."

@@ -33,7 +33,7 @@ from xrdpipe.store.parts import (
     writers,
 )
 from xrdpipe.store.written import Frames, Written, frames_of, read_written
-from xrdpipe.types import Outcome, Progress
+from xrdpipe.types import Outcome, Progress, Table
 
 NOT_STARTED, RUNNING, INTERRUPTED, COMPLETE = "not started", "running", "interrupted", "complete"
 
@@ -96,12 +96,12 @@ def run(config: StatusConfig, progress: Progress | None = None) -> Outcome:
     """Say where the run stands; ``details["outputs"]`` holds one mapping per output."""
     found = standings(config.output)
     outputs = [dataclasses.asdict(standing) for standing in found]
+    now = time.time()
+    details = {"outputs": outputs}
     if config.json:
-        summary = json.dumps({"time": time.time(), "outputs": outputs}, indent=2)
-    else:
-        now = time.time()
-        summary = "\n".join(line for standing in found for line in _sentences(standing, now))
-    return Outcome(config.output, 0, summary, {"outputs": outputs})
+        return Outcome(config.output, 0, json.dumps({"time": now, **details}, indent=2), details)
+    summary = "\n".join(line for standing in found for line in _sentences(standing, now))
+    return Outcome(config.output, 0, summary, details, shown=_table(found, now))
 
 
 def standings(output: Path) -> list[Standing]:
@@ -291,16 +291,59 @@ def _frames_in(folder: Path, blocks: Sequence[Block]) -> Frames | None:
 # --- in words --------------------------------------------------------------------------------
 
 
-def _sentences(standing: Standing, now: float) -> Iterator[str]:
-    who = ", ".join(
-        f"process {writer['pid']} on {writer['host']} since {_clock(writer['since'])}"
-        for writer in standing.writers
+def _table(found: Sequence[Standing], now: float) -> tuple[Table | str, ...]:
+    """One line per output, and below what does not fit into one; the same as the sentences."""
+    head = ("output", "state", "by", "frames", "lost", "rate", "left", "last sign of life")
+    rows = []
+    notes = []
+    for one in found:
+        frames = "" if one.done is None else str(one.done)
+        if one.total not in (None, one.done):
+            frames += f" of {one.total}"
+        last = "" if one.last is None else f"{_duration(max(now - one.last, 0))} ago"
+        rows.append(
+            (
+                one.output,
+                one.state,
+                one.command,
+                frames,
+                "" if one.frames is None else str(one.frames.lost),
+                "" if one.rate is None else f"{one.rate:.3g}/s",
+                "" if one.seconds_left is None else _duration(one.seconds_left),
+                last,
+            )
+        )
+        reasons = one.frames.reasons if one.frames is not None else ()
+        notes += [f"{one.output}: {_reason(*reason)}" for reason in reasons]
+        notes += [f"{one.output}: {_who(writer)}" for writer in one.writers]
+        notes += [f"{one.output}: {one.note}"] * bool(one.note)
+    if any(one.state == INTERRUPTED for one in found):
+        notes.append("What is interrupted continues with the same command.")
+    # Columns that no output has anything for only take room.
+    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    table = Table(
+        tuple(head[place] for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in rows),
+        frozenset({"frames", "lost", "rate", "left", "last sign of life"}),
     )
+    return (table, "\n".join(notes)) if notes else (table,)
+
+
+def _who(writer: Writer) -> str:
+    return f"process {writer['pid']} on {writer['host']} since {_clock(writer['since'])}"
+
+
+def _reason(reason: str, number: int) -> str:
+    return reason if number == 1 else f"{number} frames: {reason}"
+
+
+def _sentences(standing: Standing, now: float) -> Iterator[str]:
+    who = ", ".join(map(_who, standing.writers))
     yield f"{standing.output}: {standing.state}{f' ({who})' if who else ''}"
     yield f"  {_line(standing, now)}" if standing.state != NOT_STARTED else "  nothing is there yet"
     frames = standing.frames or Frames()
     for reason, number in frames.reasons:
-        yield f"  {reason}" if number == 1 else f"  {number} frames: {reason}"
+        yield f"  {_reason(reason, number)}"
     if standing.note:
         yield f"  {standing.note}"
 

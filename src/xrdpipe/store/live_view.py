@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.maps import PhaseMap
 from xrdpipe.schema import NO_RESULT, UNDECIDED, WINNER_MEANINGS, FrameStatus, PixelStatus
-from xrdpipe.store.nexus import fixed_strings, new_group, new_root, put
+from xrdpipe.store.nexus import fixed_strings, new_group, new_root, put, say_values
 
 FORMAT = ("v110", "v110")
 """SWMR needs the format of HDF5 1.10."""
@@ -145,14 +145,18 @@ class LiveView:
         put(process, "frames_done", 0, long_name="pixels that are no longer pending")
         put(process, "last_update", time.time(), units="s", long_name="Unix time")
         put(process, "finished", 0, long_name="1 when nothing more will come")
-        for name, signal, axes in (
-            ("presence", "probability", ["phase", "y", "x"]),
-            ("winner", "phase_id", ["y", "x"]),
-            ("co_occurrence", "combination", ["y", "x"]),
+        numbered = dict(enumerate(phase_names))
+        bits = {2**k: name for k, name in numbered.items()}
+        winners = {**numbered, **WINNER_MEANINGS}
+        for name, signal, axes, title, meanings in (
+            ("presence", "probability", 3, "probability of presence of phase", numbered),
+            ("winner", "phase_id", 2, "most probable present phase", winners),
+            ("co_occurrence", "combination", 2, "present phases, the sum of", bits),
         ):
             group = new_group(process, name, "NXdata", signal=signal, interpretation="image")
             # Without datasets of pixel numbers as axes: those of a map that grows would not fit.
-            group.attrs["axes"] = ["." for _ in axes]
+            group.attrs["axes"] = ["."] * axes
+            say_values(group, title, meanings)
         for name, (dtype, pending, label) in IMAGES.items():
             planes = (len(phase_names),) if name.startswith("presence/") else ()
             dataset = process.create_dataset(

@@ -17,7 +17,7 @@ from xrdpipe.crystal import PhaseLines
 from xrdpipe.errors import InputError
 from xrdpipe.frames.layouts.links import group_in, whole
 from xrdpipe.maps import PhaseMap
-from xrdpipe.schema import WINNER_MEANINGS, FrameStatus, PixelStatus
+from xrdpipe.schema import UNITS, WINNER_MEANINGS, FrameStatus, PixelStatus
 from xrdpipe.store.nexus import (
     PENDING_PATH,
     entry_uuid,
@@ -28,6 +28,7 @@ from xrdpipe.store.nexus import (
     open_processed,
     put,
     put_key,
+    say_values,
     text,
 )
 from xrdpipe.store.writing import whole_hdf5
@@ -204,6 +205,7 @@ def _image_group(process: h5py.Group, name: str, signal: str, **attributes: Any)
 def _write_presence(process: h5py.Group, phase_map: PhaseMap) -> None:
     group = new_group(process, "presence", "NXdata", signal="probability", interpretation="image")
     group.attrs["axes"] = ["phase", "y", "x"]
+    say_values(group, "probability of presence of phase", dict(enumerate(phase_map.phase_names)))
     put(group, "phase", np.arange(len(phase_map.phase_names)), long_name="phase index")
     for axis in ("y", "x"):
         group[axis] = process.file[f"/entry/mapping/{axis}"]
@@ -231,6 +233,8 @@ def _write_presence(process: h5py.Group, phase_map: PhaseMap) -> None:
 def _write_winner(process: h5py.Group, phase_map: PhaseMap) -> None:
     group = _image_group(process, "winner", "phase_id", interpretation="image")
     group.attrs["auxiliary_signals"] = ["confidence"]
+    names = {**dict(enumerate(phase_map.phase_names)), **WINNER_MEANINGS}
+    say_values(group, "most probable present phase", names)
     winner = put(group, "phase_id", phase_map.winner, long_name="most probable present phase")
     _say_winner(winner, phase_map)
     put(group, "confidence", phase_map.confidence, long_name="probability of the answer")
@@ -277,9 +281,8 @@ def _say_winner(winner: h5py.Dataset, phase_map: PhaseMap) -> None:
 def _write_co_occurrence(process: h5py.Group, phase_map: PhaseMap) -> None:
     group = _image_group(process, "co_occurrence", "combination", interpretation="image")
     group.attrs["auxiliary_signals"] = ["n_phases"]
-    group.attrs["title"] = "present phases: " + " + ".join(
-        f"{2**k} {name}" for k, name in enumerate(phase_map.phase_names)
-    )
+    bits = {2**k: name for k, name in enumerate(phase_map.phase_names)}
+    say_values(group, "present phases, the sum of", bits)
     put(
         group,
         "combination",
@@ -299,7 +302,7 @@ def _write_map_patterns(
     group.attrs["interpretation"] = "spectrum"
     for axis in ("y", "x"):
         group[axis] = entry[f"mapping/{axis}"]
-    put(group, "two_theta", grid.two_theta, units="degrees", long_name="2theta")
+    put(group, "two_theta", grid.two_theta, units="degrees", long_name=UNITS["2theta"][1])
     intensity = group.create_dataset(
         "intensity",
         shape=(ny, nx, grid.size),
@@ -311,6 +314,7 @@ def _write_map_patterns(
         fillvalue=np.nan,
     )
     intensity.attrs["units"] = "arbitrary units"
+    intensity.attrs["interpretation"] = "spectrum"  # some readers look at the dataset only
     rows_at = {int(row): (y, x) for (y, x), row in np.ndenumerate(scan.frame_index) if row >= 0}
     line, held = -1, np.empty((nx, grid.size), np.float32)
 

@@ -32,6 +32,9 @@ _PIPELINE: ContextVar[Mapping[str, Any] | None] = ContextVar("pipeline", default
 """The step of a pipeline that is running, for the record only: no number depends on it."""
 
 
+LEGEND = 8
+"""So many numbers are explained in a title; all are in flag_meanings or phase_names."""
+
 PENDING_PATH = "entry/phase_map/pending"
 """Pixels that still wait for their frame: a map that has this is partial and may be replaced."""
 
@@ -79,6 +82,13 @@ def put_key(process: h5py.Group, key: Mapping[str, Any]) -> None:
     """What the numbers of a process depend on (decision 21), and which pipeline asked for them."""
     put(process, "run_key", key_text(key))
     say_pipeline(process)
+
+
+def say_values(group: h5py.Group, what: str, names: Mapping[int, str]) -> None:
+    """A title that tells what the numbers of a plot mean: viewers show no other legend."""
+    said = [f"{value} {name}" for value, name in names.items()]
+    more = ["…"] * (len(said) > LEGEND)
+    put(group, "title", f"{what}: {', '.join(said[:LEGEND] + more)}")
 
 
 def rows_dataset(

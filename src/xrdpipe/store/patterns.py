@@ -352,7 +352,13 @@ def _write_axes(parent: h5py.Group, header: PatternsHeader, variant: str) -> h5p
     data.attrs["axes"] = [".", "radial_axis"]
     data.attrs["variant"] = variant
     put(data, "radial_axis", header.radial_axis, units=unit, long_name=label)
-    put(data, "radial_axis_edges", header.radial_edges, units=unit, long_name=f"{label} bin edges")
+    put(
+        data,
+        "radial_axis_edges",
+        header.radial_edges,
+        units=unit,
+        long_name=f"bin edges of {label}",
+    )
     put(
         data,
         "norm",
@@ -405,7 +411,7 @@ def write_resampled(
         data = new_group(entry, "data", "NXdata", signal="I", interpretation="spectrum")
         data.attrs["axes"] = [".", "radial_axis"]
         data.attrs["variant"] = source.variant
-        put(data, "radial_axis", grid.two_theta, units="degrees", long_name="2theta")
+        put(data, "radial_axis", grid.two_theta, units="degrees", long_name=UNITS["2theta"][1])
         put(data, "radial_axis_edges", grid.edges, units="degrees", long_name="2theta bin edges")
         put(data, "norm", np.full(grid.size, np.nan, np.float32), units="pixels")
         targets = {}

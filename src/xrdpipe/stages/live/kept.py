@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.cores import usable_cores
 from xrdpipe.errors import FrameError
 from xrdpipe.schema import FrameFlag
 from xrdpipe.stages.job import Job, columns_of
@@ -208,7 +209,7 @@ class KeptRows:
                     found[row] = kept
             else:
                 unsure[row] = kept
-        with ThreadPoolExecutor(job.config.threads or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(job.config.threads or usable_cores()) as pool:
             same = pool.map(lambda row: _digest_of(job, row) == unsure[row].digest, unsure)
             found |= {row: unsure[row] for row, agrees in zip(unsure, same, strict=True) if agrees}
         return found

@@ -1,0 +1,5 @@
+"""``python -m xrdpipe``: the command line."""
+
+from xrdpipe.cli import main
+
+main()
