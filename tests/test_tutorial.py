@@ -1,0 +1,86 @@
+"""The tutorial's commands, the code that reads its results, and the notebook, on small scans."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from test_documents import COMMANDS, MAY_BE_ABSENT
+from xrdpipe.cli import main
+from xrdpipe.phases import shipped_phases
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+READING = (ROOT / "docs" / "reading.md").read_text()
+SMALL = "6x8"
+
+LEFT_OUT = {"view"} | (MAY_BE_ABSENT - set(COMMANDS))
+"""Commands that wait for a browser, or are not there."""
+
+
+def shortened(command):
+    """The command on a small scan, with a training of seconds."""
+    if command == "xrdpipe run demo":
+        steps = ("simulate", "map-masked", "map-unmasked")
+        command += "".join(f" --set {step}.scan_shape={SMALL}" for step in steps)
+    if command.startswith("xrdpipe train "):
+        command += " --recipe train-tiny"
+    return re.sub(r"\b\d+x\d+\b", SMALL, command)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where every command of the tutorial was run as printed, on a small scan."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for letter, phase in zip("ab", ("calcite", "rhenium"), strict=True):
+            shutil.copy(shipped_phases()[phase], folder / f"{letter}.cif")
+        (folder / "scan_0042").symlink_to("demo/scan/frames")
+        (folder / "ceo2.poni").symlink_to("demo/scan/geometry.poni")
+        for line in re.findall(r"^\$ (xrdpipe .*)$", TUTORIAL, re.M):
+            words = shlex.split(shortened(line))[1:]
+            if words[0] not in LEFT_OUT:
+                with pytest.raises(SystemExit) as stop:
+                    main(words)
+                assert stop.value.code == 0, line
+    return folder
+
+
+def test_tutorial_leaves_what_it_names(folder):
+    for command, name in re.findall(r"^\$ xrdpipe (\w+) .*-o (\S+)$", TUTORIAL, re.M):
+        assert (folder / name).exists() or command in LEFT_OUT
+    for picture in re.findall(r"`(\S+\.png)`", TUTORIAL):
+        assert (folder / picture).exists()
+
+
+def test_results_are_read_as_the_manual_says(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for block in re.findall(r"```python\n(.*?)```", READING, re.S):
+        exec(compile(block, "reading.md", "exec"), {})
+    assert "of 48 pixels" in capsys.readouterr().out
+    assert (folder / "map.csv").read_text().count("\n") == 49
+
+
+def test_notebook_runs(tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / "demo_map.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace('"12x16"', f'"{SMALL}"')
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 4
+    if keep := os.environ.get("XRDPIPE_KEEP_NOTEBOOK"):
+        nbformat.write(notebook, keep)
