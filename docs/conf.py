@@ -33,6 +33,8 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 
+suppress_warnings = ["toc.not_readable"]  # pages that another installation may lack
+
 myst_heading_anchors = 3
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
@@ -40,7 +42,6 @@ copybutton_only_copy_prompt_lines = True
 napoleon_google_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_class_signature = "separated"
 
 html_theme = "furo"
 html_title = f"xrdpipe {__version__}"
