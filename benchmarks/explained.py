@@ -17,6 +17,7 @@ import h5py
 import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import ListedColormap, LogNorm
+from PIL import Image
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -29,7 +30,7 @@ from xrdpipe.integration.reduce import FrameReducer, ReductionSettings
 from xrdpipe.phases import shipped_phases
 
 WAVELENGTH = 0.4959  # Å
-ORANGE, BLUE, GREEN, RED, GREY = "#E69F00", "#0072B2", "#009E73", "#D55E00", "#9A9A9A"
+BLUE, GREEN, ORANGE, GREY = "#0072B2", "#009E73", "#D55E00", "#9A9A9A"
 SATURATION = 2**20 - 1  # raw counts, of the simulated detector
 RANGE = (5.0, 20.0)  # degrees, where the detectors of the pictures have whole rings
 
@@ -43,7 +44,9 @@ def main() -> None:
         for draw in (draw_frame, draw_variants, draw_errors, draw_probability):
             figure = draw(Path(folder) / draw.__name__)
             path = output / f"explained_{draw.__name__.removeprefix('draw_')}.png"
-            figure.savefig(path, dpi=110, metadata={"Software": "xrdpipe"})
+            figure.savefig(path, dpi=110)
+            picture = Image.open(path).convert("RGB")
+            picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
             print(path, f"{path.stat().st_size / 1000:.0f} kB")
 
 
@@ -56,30 +59,37 @@ def lines(phase: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def simulated(folder: Path, **options: Any) -> tuple[np.ndarray, Any, np.ndarray]:
-    """A frame with the phase in it, its geometry, and the mask of detector and beamstop."""
-    scan = xrdpipe.simulate(output=folder, scan_shape="1x2", threads=1, **options).path
+    """The frame with the strongest lines, its geometry, and the mask of detector and beamstop."""
+    scan = xrdpipe.simulate(output=folder, scan_shape="3x4", **options).path
     with h5py.File(scan / "truth.h5") as truth:
-        at = int(np.argmax(truth["entry/truth/presence"][0, 0]))
-        frame = int(truth["entry/truth/frame"][0, at])
+        at = np.argmax(truth["entry/truth/strength"][0] * truth["entry/truth/presence"][0])
+        frame = int(truth["entry/truth/frame"][()].flat[at])
     image = open_frames(scan / "frames").read(frame).image
     return image, load_geometry(scan / "geometry.poni"), np.load(scan / "mask.npy") > 0
 
 
-def show(axis: Any, image: np.ndarray, hidden: np.ndarray, top: float) -> Any:
-    """A frame in grey, logarithmic; what is hidden stays white."""
-    shown = np.where(hidden, np.nan, np.maximum(image, 0.5))
-    colors = mpl.colormaps["gray_r"].with_extremes(bad="white")
-    drawn = axis.imshow(shown, norm=LogNorm(0.5, top), cmap=colors, interpolation="nearest")
+def show(axis: Any, image: np.ndarray, hidden: np.ndarray) -> Any:
+    """A frame in grey, logarithmic, four pixels drawn as one; what is hidden stays white."""
+    rows, columns = (size // 2 * 2 for size in image.shape)
+    shown = np.where(hidden, np.nan, image.astype(float))[:rows, :columns]
+    with np.errstate(invalid="ignore"):
+        shown = shown.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
+    low, high = np.nanquantile(shown, (0.02, 0.9985))
+    drawn = axis.imshow(
+        np.maximum(shown, low),
+        norm=LogNorm(max(low, 0.5), high),
+        cmap="gray_r",
+        interpolation="nearest",
+        extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
+    )
     axis.set(xlabel="column (pixel)", ylabel="row (pixel)")
     return drawn
 
 
-def unrolled(
-    image: np.ndarray, geometry: Any, good: np.ndarray, columns: int = 700, rows: int = 180
-) -> np.ndarray:
+def unrolled(image: np.ndarray, geometry: Any, good: np.ndarray) -> np.ndarray:
     """Mean counts in cells of 2θ and azimuth, NaN where no pixel lies."""
     place = geometry.two_theta[good], geometry.chi[good]
-    shape, ranges = (columns, rows), (RANGE, (-180, 180))
+    shape, ranges = (300, 60), (RANGE, (-180, 180))
     total = np.histogram2d(*place, bins=shape, range=ranges, weights=image[good].astype(float))[0]
     pixels = np.histogram2d(*place, bins=shape, range=ranges)[0]
     return np.where(pixels > 0, total / np.maximum(pixels, 1), np.nan).T
@@ -102,42 +112,35 @@ def draw_frame(folder: Path) -> Any:
     """A frame, the same unrolled around the beam, and its pattern."""
     image, geometry, mask = simulated(
         folder, seed=11, cif=[shipped_phases()["calcite"]], detector="Eiger1M", counts=60,
-        grains=5.3, distractor=False, without="diamonds,gasket,zingers",
+        grains=5.0, distractor=False, without="diamonds,gasket,zingers,fluid,compton",
     )  # fmt: skip
     reducer = FrameReducer(
         geometry,
         choose_binning(geometry, "2theta", None, None),
-        ReductionSettings(variants=("masked",)),
+        ReductionSettings(variants=("masked",), error_model="none"),
         mask=mask,
     )
     row = reducer.reduce(image).rows["masked"]
     hidden = geometry.gap_mask | mask
-    top = float(np.quantile(image[~hidden], 0.9995))
     figure = plt.figure(figsize=(11.5, 5.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.25))
     axis = left.subplots()
-    bar = left.colorbar(
-        show(axis, image, hidden, top), ax=axis, location="bottom", shrink=0.75, extend="max"
-    )
+    drawn = show(axis, image, hidden)
+    bar = left.colorbar(drawn, ax=axis, location="bottom", shrink=0.75, extend="both")
     bar.set_label("counts per pixel")
     axis.set_title("one frame: a ring per line, white where nothing is measured")
     around, pattern, marks = right.subplots(3, 1, sharex=True, height_ratios=(1.25, 1.2, 0.22))
     cells = unrolled(image, geometry, ~hidden)
     around.imshow(
-        np.maximum(cells, 0.5), norm=LogNorm(0.5, top), cmap="gray_r", aspect="auto",
+        cells, norm=drawn.norm, cmap="gray_r", aspect="auto",
         extent=(*RANGE, -180, 180), origin="lower", interpolation="nearest",
     )  # fmt: skip
     around.set(ylabel="azimuth (degrees)", yticks=[-180, -90, 0, 90, 180])
     around.set_title("the same, unrolled around the beam: a line is a line")
     x = reducer.binning.centres
     shown = (x > RANGE[0]) & (x < RANGE[1])
-    pattern.fill_between(
-        x[shown], (row["I"] - row["I_errors"])[shown], (row["I"] + row["I_errors"])[shown],
-        color=ORANGE, lw=0, label="± standard error",
-    )  # fmt: skip
-    pattern.plot(x[shown], row["I"][shown], color="black", lw=0.8, label="mean per pixel")
+    pattern.plot(x[shown], row["I"][shown], color="black", lw=0.8)
     pattern.set(ylabel="intensity\n(counts per pixel)", xlim=RANGE)
-    pattern.legend(frameon=False, loc="upper right")
     pattern.set_title("its pattern: the mean of each column")
     ticks(marks, {"calcite": BLUE})
     return figure
@@ -162,29 +165,30 @@ def draw_variants(folder: Path) -> Any:
     )
     rows = reducer.reduce(image).rows
     rejected = reducer.masked_pixels(image) & ~geometry.gap_mask & ~mask
-    top = float(np.quantile(image[~geometry.gap_mask], 0.999))
     figure = plt.figure(figsize=(11.5, 8.2), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     first, second = upper.subplots(1, 2, sharey=True)
-    show(first, image, geometry.gap_mask, top)
+    show(first, image, geometry.gap_mask)
     first.set_title("unmasked: all but the gaps of the detector")
-    show(second, image, geometry.gap_mask, top)
+    show(second, image, geometry.gap_mask)
     second.set_ylabel("")
     layers = np.where(mask & ~geometry.gap_mask, 1.0, np.where(rejected, 2.0, np.nan))
-    second.imshow(layers, cmap=ListedColormap([BLUE, RED]), vmin=1, vmax=2, interpolation="nearest")
-    second.set_title("masked: mask file (blue) and what rejection finds in this frame (red)")
+    second.imshow(
+        layers, cmap=ListedColormap([BLUE, ORANGE]), vmin=1, vmax=2, interpolation="nearest"
+    )
+    second.set_title("masked: without mask file (blue) and outliers (orange)")
     pattern, marks = lower.subplots(2, 1, sharex=True, height_ratios=(1, 0.24))
     x = reducer.binning.centres
     shown = (x > RANGE[0]) & (x < RANGE[1])
     for values, color, label in (
         (rows["unmasked"]["I"], GREY, "unmasked"),
         (rows["masked"]["I"], "black", "masked"),
-        (rows["masked"]["spottiness"], RED, "spottiness: what rejection took"),
+        (rows["masked"]["spottiness"], ORANGE, "spottiness: what rejection took"),
     ):
         pattern.plot(x[shown], values[shown], color=color, lw=0.9, label=label)
-    ceiling = 1.15 * float(np.nanquantile(rows["unmasked"]["I"][shown], 0.985))
-    pattern.set(ylabel="intensity (counts per pixel)", xlim=RANGE, ylim=(-0.02 * ceiling, ceiling))
-    pattern.legend(frameon=False, loc="upper right", ncols=3)
+    ceiling = 2 * float(np.nanmax(rows["masked"]["I"][shown]))
+    pattern.set(ylabel="intensity (counts per pixel)", xlim=RANGE, ylim=(-0.03 * ceiling, ceiling))
+    pattern.legend(framealpha=1, edgecolor="white", loc="upper right", ncols=3)
     ticks(marks, {"calcite": BLUE, "rhenium": GREEN})
     return figure
 
@@ -206,7 +210,7 @@ def draw_errors(folder: Path) -> Any:
         for a, h in zip(angle, height, strict=True)
     )
     x = reducer.binning.centres
-    shown = (x > 8.0) & (x < 14.0)
+    shown = (x > 10.8) & (x < 13.0)
     rng = np.random.default_rng(1)
     levels = 10.0 ** np.arange(-2, 2.01, 0.5)
     ratios = []
@@ -232,7 +236,7 @@ def draw_errors(folder: Path) -> Any:
         x[shown][every], intensity[0][every], errors[0][every], fmt=".", ms=3, lw=0.8,
         color=BLUE, label="one exposure, every fourth bin",
     )  # fmt: skip
-    pattern.set(xlabel="2θ (degrees)", ylabel="intensity (counts per pixel)", xlim=(8, 14))
+    pattern.set(xlabel="2θ (degrees)", ylabel="intensity (counts per pixel)", xlim=(10.8, 13))
     pattern.legend(frameon=False)
     pattern.set_title("one count per pixel on average")
     ratio.semilogx(levels, ratios, "o-", color=BLUE)
@@ -248,7 +252,7 @@ def draw_errors(folder: Path) -> Any:
 
 def draw_probability(folder: Path) -> Any:
     """The same sample exposed longer and longer: what the network says where a phase is, or not."""
-    exposures = 30 * 10.0 ** np.arange(-2.5, 0.6, 0.5)
+    exposures = 10.0 ** np.arange(-4, 2.1, 1)
     said = []
     for number, counts in enumerate(exposures):
         place = folder / str(number)
@@ -269,7 +273,10 @@ def draw_probability(folder: Path) -> Any:
             said.append((probability, truth["entry/truth/presence"][()] > 0))
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.8), layout="constrained", sharey=True)
     for k, axis in enumerate(axes):
-        for there, color, label in ((True, GREEN, "where it is"), (False, RED, "where it is not")):
+        for there, color, label in (
+            (True, GREEN, "where it is"),
+            (False, ORANGE, "where it is not"),
+        ):
             values = [probability[k][presence[k] == there] for probability, presence in said]
             low, middle, high = np.array([np.nanquantile(v, (0.16, 0.5, 0.84)) for v in values]).T
             axis.fill_between(exposures, low, high, color=color, alpha=0.25, lw=0)
@@ -277,7 +284,7 @@ def draw_probability(folder: Path) -> Any:
         axis.axhline(0.5, color="black", lw=0.8, ls="--")
         axis.set(title=names[k], xlabel="exposure (counts per pixel at a strong line)")
     axes[0].set(ylabel="probability of presence", ylim=(-0.02, 1.02))
-    axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(0.02, 0.68))
+    axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(0.02, 0.6))
     return figure
 
 

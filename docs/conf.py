@@ -36,8 +36,11 @@ exclude_patterns = ["site"]
 suppress_warnings = ["toc.not_readable"]  # pages that another installation may lack
 
 myst_heading_anchors = 3
+smartquotes_action = "qe"  # two dashes begin an option
+
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
+copybutton_line_continuation_character = "\\"
 
 napoleon_google_docstring = False
 autodoc_member_order = "bysource"

@@ -139,7 +139,8 @@ def test_every_page_is_in_the_site():
     listed = set()
     for index in (DOCS / "index.md", DOCS / "decisions" / "index.md"):
         for block in re.findall(r"```\{toctree\}\n(.*?)```", index.read_text(), re.S):
-            names = [line for line in block.splitlines() if line and not line.startswith(":")]
+            lines = [line for line in block.splitlines() if line and not line.startswith(":")]
+            names = [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
             listed |= {(index.parent / f"{name}.md").relative_to(DOCS) for name in names}
     pages = {path.relative_to(DOCS) for path in DOCS.rglob("*.md")} - {Path("index.md")}
     assert pages <= listed
