@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -83,5 +82,3 @@ def test_notebook_runs(tmp_path):
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == 4
-    if keep := os.environ.get("XRDPIPE_KEEP_NOTEBOOK"):
-        nbformat.write(notebook, keep)
