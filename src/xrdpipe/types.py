@@ -201,11 +201,11 @@ class FrameSource(Protocol):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        """What in the files shows the layout: one phrase each."""
+        """What in the files shows the layout, one phrase each."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is odd about the series as a whole: one sentence each."""
+        """What is odd about the series as a whole, one sentence each."""
 
     @property
     def scan(self) -> ScanHint | None:
@@ -213,7 +213,7 @@ class FrameSource(Protocol):
 
     @property
     def columns(self) -> dict[str, str]:
-        """Metadata with one number per frame (motors, counters, times): name → units, maybe ''."""
+        """Metadata with one number per frame (motors, counters, times), as name → units or ''."""
 
     def column(self, name: str) -> NDArray[np.float64] | None:
         """Values of one column in the order of the records, NaN where unknown; None if absent.
@@ -223,7 +223,7 @@ class FrameSource(Protocol):
 
     @property
     def exposure(self) -> NDArray[np.float64] | float | None:
-        """Exposure time in s: one per frame, or one for all; None where the files are silent."""
+        """Exposure time in s, one per frame, or one for all; None where the files are silent."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -442,7 +442,7 @@ class Scan:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(ny, nx): rows and columns of the map."""
+        """(ny, nx), rows and columns of the map."""
         ny, nx = self.frame_index.shape
         return ny, nx
 

@@ -53,7 +53,7 @@ class ReflectionTable:
     multiplicity
         Shape (R,), number of equivalent planes m, Friedel mates included.
     f_squared
-        Shape (R,), |F|² per unit cell in electrons², mean over Friedel mates.
+        Shape (R,), ``|F|²`` per unit cell in electrons², mean over Friedel mates.
     cell
         a, b, c in Å, alpha, beta, gamma in degrees.
     rotations

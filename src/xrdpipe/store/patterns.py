@@ -542,7 +542,7 @@ class PatternsFile:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Motors and counters stored per frame: name → units."""
+        """Motors and counters stored per frame, as name → units."""
         with sound(str(self.path)):
             group = self.entry.get("instrument/positioners", {})
             return {
