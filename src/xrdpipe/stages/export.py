@@ -139,7 +139,8 @@ def _write_csv(record: MapRecord, config: ExportConfig, progress: Progress) -> O
     columns = list(_columns(record, frames, files))
     writer.writerow([name for name, _ in columns])
     writer.writerows(zip(*(values for _, values in columns), strict=True))
-    write_ours(path, stream.getvalue().encode())
+    content = stream.getvalue().encode()
+    write_ours(path, content, mark=content.partition(b"\n")[0])
     return Outcome(path, summary=f"{path}: {record.phase_map.status.size} pixels.")
 
 

@@ -17,17 +17,19 @@ from xrdpipe.errors import EnvironmentProblemError, InputError, OutputExistsErro
 HEADER_LINES = 6
 """FullProf (``Ins = 10``) takes the first six lines of a file for comments, whatever they say."""
 
-MARK = b"xrdpipe"
-"""Stands near the beginning of everything that is written here, except for bare tables."""
-
-MARKED = 1 << 16
-"""Bytes that are searched for it."""
+SEARCHED = 1 << 16
+"""Bytes of a file in which the mark of its maker is looked for."""
 
 _IMAGEJ_UNITS = {"um": "micron", "µm": "micron", "μm": "micron"}
 
 
-def write_ours(path: Path, content: bytes) -> None:
+def write_ours(path: Path, content: bytes, mark: bytes = b"xrdpipe") -> None:
     """Write a file whole, and replace only one of its kind that xrdpipe wrote, or the same.
+
+    Parameters
+    ----------
+    mark
+        Stands near the beginning of every such file.
 
     Raises
     ------
@@ -41,7 +43,7 @@ def write_ours(path: Path, content: bytes) -> None:
             old = path.read_bytes()
             if old == content:
                 return
-            if old[:4] != content[:4] or MARK not in old[:MARKED]:
+            if old[:4] != content[:4] or mark not in old[:SEARCHED]:
                 raise OutputExistsError(
                     f"{path} exists and was not made by this command, or from another map; remove "
                     "it, or give another --output."
