@@ -144,7 +144,12 @@ def _write_patterns(path, phase_map, lines, key, variants, errors):
         config={"frames": ["raw"], "poni": "a.poni", "mask": ["cell.tif"]},
         key=key,
         title="made-up",
-        parameters={"poni": PONI, "poni_file": "a.poni", "poni_sha256": "cd" * 32},
+        parameters={
+            "poni": PONI,
+            "poni_file": "a.poni",
+            "poni_sha256": "cd" * 32,
+            "polarization_factor": 0.99,
+        },
         counts=(),
     )
 

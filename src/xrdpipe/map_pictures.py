@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from xrdpipe.maps import PhaseMap
 from xrdpipe.pictures import (
+    LONGEST,
     NO_DATA_COLOR,
     PHASE_COLORS,
     axis_label,
@@ -20,6 +22,7 @@ from xrdpipe.pictures import (
     panel_ratio,
     scan_extent,
     show_on_scan,
+    shown_unit,
 )
 from xrdpipe.schema import UNDETERMINED, UNKNOWN, FrameStatus, PixelStatus
 from xrdpipe.types import Scan
@@ -47,6 +50,18 @@ STATUS_COLORS = {
     PixelStatus.OUTSIDE_GRID: "#0072B2",
     PixelStatus.MODEL_FAILED: "#000000",
 }
+
+LEFT, GAP = 0.75, 0.1
+"""Inches for what is written left of a map, and to its colour bar or legend."""
+
+LEGEND_LINE, LETTER = 0.19, 0.068
+"""Inches of a line and of a letter of a legend."""
+
+LEGEND_LETTERS = 34
+"""Longer labels are broken into lines."""
+
+HIGHEST, LOWEST = 1.3, 0.9
+"""A map is no higher than so many times the width it may have, and gets at least so many inches."""
 
 LENGTHS = ("m", "dm", "cm", "mm", "um", "µm", "μm", "micron", "nm", "pm")
 """Units that a scale bar makes sense for."""
@@ -174,63 +189,97 @@ def status_panel(phase_map: PhaseMap) -> MapPanel:
     return MapPanel("status", indices, classes=tuple(classes))
 
 
-def draw_panels(scan: Scan, panels: Sequence[MapPanel], width: float = 4.6) -> Any:
+def draw_panels(scan: Scan, panels: Sequence[MapPanel], width: float = 3.0) -> Any:
     """A matplotlib figure: maps side by side, each with its colour bar or legend.
 
     Parameters
     ----------
     width
-        Of each panel with what stands beside it, inches.
+        Of each map alone, inches; high maps are narrower.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ratio = float(np.clip(panel_ratio(scan), 0.12, 2.0))
-    height = 0.66 * width * ratio + 0.85
-    legends = [len(panel.classes) for panel in panels if panel.classes]
-    height = max(height, 0.19 * max(legends, default=0) + 0.6)
-    figure = Figure(figsize=(width * len(panels), height), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, panel in zip(axes, panels, strict=True):
+    ratio = float(np.clip(panel_ratio(scan), 1 / LONGEST, LONGEST))
+    across = max(min(width, HIGHEST * width / ratio), 0.8)
+    high = max(min(width * ratio, HIGHEST * width), LOWEST)
+    lines = max(_legend_lines(panel) for panel in panels)
+    bottom, top = 0.52, 0.55
+    height = max(bottom + high + top, LEGEND_LINE * lines + top)
+    widths = [LEFT + across + GAP + _beside_width(panel) for panel in panels]
+    total = sum(widths)
+    figure = Figure(figsize=(total, height))
+
+    def place(x: float, wide: float) -> tuple[float, float, float, float]:
+        return x / total, (height - top - high) / height, wide / total, high / height
+
+    start = 0.0
+    for panel, taken in zip(panels, widths, strict=True):
+        axis = figure.add_axes(place(start + LEFT, across))
         if panel.classes:
-            _draw_classes(axis, scan, panel)
+            _draw_classes(axis, scan, panel, (start + LEFT + across + GAP) / total)
         else:
-            colors = mpl.colormaps[panel.colors].with_extremes(bad=NO_DATA_COLOR)
-            low, high = panel.limits
-            drawn = show_on_scan(axis, scan, panel.values, vmin=low, vmax=high, cmap=colors)
-            bar = figure.colorbar(drawn, ax=axis, fraction=0.05, pad=0.02)
-            bar.set_label(panel.label, fontsize=8)
-            bar.ax.tick_params(labelsize=8)
-            if panel.threshold is not None:
-                bar.ax.axhline(panel.threshold, color="white", linewidth=2.5)
-                bar.ax.axhline(panel.threshold, color="black", linewidth=1)
+            beside = figure.add_axes(place(start + LEFT + across + GAP, 0.13))
+            _draw_numbers(axis, beside, scan, panel)
         axis.set_xlabel(axis_label("x", scan.x), fontsize=8.5)
         axis.set_ylabel(axis_label("y", scan.y), fontsize=8.5)
         axis.tick_params(labelsize=8)
-        axis.locator_params(axis="x", nbins=6)
+        axis.locator_params(axis="x", nbins=max(2, round(2 * across)))
         if scan.irregular:
             axis.set_facecolor("#F4F4F4")
         elif scan.shape[0] == 1:
             axis.set_yticks([] if scan.y is None else scan.y.values)
         above = _draw_scale(axis, scan)
-        axis.set_title(panel.title, fontsize=9.5, loc="left", pad=17 if above else None)
+        axis.set_title(panel.title, fontsize=9.5, loc="left", pad=18 if above else None)
+        start += taken
     return figure
 
 
-def _draw_classes(axis: Any, scan: Scan, panel: MapPanel) -> None:
+def _draw_numbers(axis: Any, beside: Any, scan: Scan, panel: MapPanel) -> None:
+    import matplotlib as mpl
+
+    colors = mpl.colormaps[panel.colors].with_extremes(bad=NO_DATA_COLOR)
+    low, high = panel.limits
+    drawn = show_on_scan(axis, scan, panel.values, vmin=low, vmax=high, cmap=colors)
+    bar = axis.figure.colorbar(drawn, cax=beside)
+    bar.set_label(panel.label, fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    if panel.threshold is not None:
+        bar.ax.axhline(panel.threshold, color="white", linewidth=2.5)
+        bar.ax.axhline(panel.threshold, color="black", linewidth=1)
+
+
+def _beside_width(panel: MapPanel) -> float:
+    """Inches that a colour bar with its numbers, or a legend, takes."""
+    if not panel.classes:
+        return 0.85
+    lines = [line for kind in panel.classes for line in _legend_text(kind).split("\n")]
+    return 0.4 + LETTER * max(len(line) for line in lines)
+
+
+def _legend_lines(panel: MapPanel) -> int:
+    return sum(_legend_text(kind).count("\n") + 1 for kind in panel.classes)
+
+
+def _legend_text(kind: ColorClass) -> str:
+    """Label and count, in lines of a moderate length."""
+    label = textwrap.fill(kind.label, LEGEND_LETTERS, max_lines=3, placeholder=" …")
+    return f"{label} ({kind.count})"
+
+
+def _draw_classes(axis: Any, scan: Scan, panel: MapPanel, left: float) -> None:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     number = len(panel.classes)
-    colors = ListedColormap([c.color for c in panel.classes])
+    colors = ListedColormap([kind.color for kind in panel.classes])
     show_on_scan(axis, scan, panel.values, vmin=-0.5, vmax=number - 0.5, cmap=colors)
     handles = [
-        Patch(facecolor=c.color, edgecolor="black", linewidth=0.4, label=f"{c.label} ({c.count})")
-        for c in panel.classes
+        Patch(facecolor=kind.color, edgecolor="black", linewidth=0.4, label=_legend_text(kind))
+        for kind in panel.classes
     ]
-    axis.legend(
-        handles=handles, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.02),
-        frameon=False, borderaxespad=0, handlelength=1.2,
+    axis.figure.legend(
+        handles=handles, fontsize=8, loc="upper left", frameon=False, borderaxespad=0,
+        handlelength=1.2, bbox_to_anchor=(left, axis.get_position().y1),
     )  # fmt: skip
 
 
@@ -256,7 +305,7 @@ def _draw_scale(axis: Any, scan: Scan) -> bool:
         clip_on=False, solid_capstyle="butt",
     )  # fmt: skip
     axis.text(
-        (start + stop) / 2, 1.035, f"{length:g} {scan.x.units.replace('um', 'µm')}",
+        (start + stop) / 2, 1.035, f"{length:g} {shown_unit(scan.x.units)}",
         transform=transform, fontsize=8, ha="center", va="bottom",
     )  # fmt: skip
     return True

@@ -144,7 +144,12 @@ def axis_label(name: str, axis: ScanAxis | None) -> str:
     """Motor and unit, or that pixels are counted."""
     if axis is None:
         return f"{name} (pixel)"
-    return f"{axis.name} ({axis.units})" if axis.units else axis.name
+    return f"{axis.name} ({shown_unit(axis.units)})" if axis.units else axis.name
+
+
+def shown_unit(units: str) -> str:
+    """A unit as people write it."""
+    return {"um": "µm", "micron": "µm", "degrees": "°", "deg": "°"}.get(units, units)
 
 
 def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:

@@ -159,7 +159,7 @@ def _figure(image: bytes, name: str, caption: str = "") -> str:
 
 def _glance(content: Content) -> Iterator[str]:
     phase_map = content.record.phase_map
-    drawn = draw_panels(phase_map.scan, [composite(phase_map)], width=6.4)
+    drawn = draw_panels(phase_map.scan, [composite(phase_map)], width=4.0)
     yield "<div class='glance'><div>"
     yield _figure(png_of(drawn, 130), "which phases are present together")
     yield "</div><div>"
@@ -225,9 +225,7 @@ def phase_panels(record: MapRecord, k: int) -> list[MapPanel]:
     top = max(float(np.nanmax(spread)) if np.isfinite(spread).any() else 0.0, 0.05)
     return [
         MapPanel(f"{name}: presence", phase_map.probability[k], "probability", threshold=0.5),
-        MapPanel(
-            f"{name}: spread", spread, "standard deviation over the ensemble", "cividis", (0.0, top)
-        ),
+        MapPanel(f"{name}: spread", spread, "spread of the ensemble", "plasma", (0.0, top)),
     ]
 
 
@@ -273,7 +271,7 @@ def _whole(content: Content) -> Iterator[str]:
         "unknown."
         f"{escape(_alarms(content))}</p>"
     )
-    yield _figure(png_of(draw_panels(scan, panels[-1:], width=6.4)), "status of every pixel")
+    yield _figure(png_of(draw_panels(scan, panels[-1:])), "status of every pixel")
     rows = [(n.replace("_", " "), str(c)) for n, c in content.summary.statuses.items()]
     yield table(("status", "pixels"), rows)
 
@@ -490,6 +488,6 @@ def machine(content: Content) -> dict[str, Any]:
 
 
 def _machine(content: Content) -> str:
-    # Inside a script element only "</" could end it early.
-    text = json.dumps(machine(content), indent=1, ensure_ascii=False).replace("</", "<\\/")
+    # Written so, a "<" of a name can neither end the element nor begin a comment in it.
+    text = json.dumps(machine(content), indent=1, ensure_ascii=False).replace("<", "\\u003c")
     return f"<script type='application/json' id='xrdpipe'>\n{text}\n</script>"

@@ -85,7 +85,7 @@ def _write_images(record: MapRecord, folder: Path) -> int:
     for panel in whole_panels(record):
         named.append((panel.title.replace(" ", "_"), panel))
     for name, panel in named:
-        drawn = draw_panels(phase_map.scan, [panel], width=4.6)
+        drawn = draw_panels(phase_map.scan, [panel])
         write_ours(folder / f"{name}.png", png_of(drawn, PUBLICATION_DPI))
         write_ours(folder / f"{name}.svg", svg_of(drawn))
     return 2 * len(named)
