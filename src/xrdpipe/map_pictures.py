@@ -305,10 +305,18 @@ def _draw_scale(axis: Any, scan: Scan) -> bool:
         clip_on=False, solid_capstyle="butt",
     )  # fmt: skip
     axis.text(
-        (start + stop) / 2, 1.035, f"{length:g} {shown_unit(scan.x.units)}",
+        (start + stop) / 2, 1.035, told_length(length, scan.x.units),
         transform=transform, fontsize=8, ha="center", va="bottom",
     )  # fmt: skip
     return True
+
+
+def told_length(length: float, units: str) -> str:
+    """A length in the unit in which it is no small fraction."""
+    smaller = {"m": "mm", "mm": "µm", "um": "nm", "µm": "nm", "micron": "nm"}
+    while length < 0.1 and units in smaller:
+        length, units = length * 1000, smaller[units]
+    return f"{length:.3g} {shown_unit(units)}"
 
 
 def round_length(longest: float) -> float:
@@ -332,7 +340,7 @@ def svg_of(figure: Any, text: bool = True) -> bytes:
 
     stream = io.BytesIO()
     # A fixed salt and no date: the same map gives the same bytes.
-    settings = {"svg.fonttype": "none" if text else "path", "svg.hashsalt": "xrdpipe"}
+    settings: Any = {"svg.fonttype": "none" if text else "path", "svg.hashsalt": "xrdpipe"}
     with mpl.rc_context(settings):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": "xrdpipe"})
     return stream.getvalue()

@@ -18,6 +18,9 @@ MOST_ROWS = 8
 MOST_LABELS = 9
 """Lines with their Miller indices above them."""
 
+BEYOND = 0.7
+"""Degrees that are shown beyond the outermost lines."""
+
 LABEL_WIDTH = 0.016
 """Room that a label takes, as a part of the axis."""
 
@@ -85,7 +88,8 @@ def draw_pattern(
 ) -> Any:
     """A matplotlib figure: patterns on a square-root scale over rows of reference lines.
 
-    Lines of the subject run faintly through the pattern and carry their Miller indices.
+    The last curve is the map's own. Lines of the subject run faintly through it and carry their
+    Miller indices.
     """
     from matplotlib.figure import Figure
 
@@ -99,23 +103,18 @@ def draw_pattern(
         )
     else:
         upper, lower = figure.subplots(), None
-    seen = np.zeros(where.two_theta.shape, bool)
     for curve in curves:
-        good = np.isfinite(curve.intensity)
-        seen |= good
-        shown = np.where(good, np.sqrt(np.maximum(curve.intensity, 0)), np.nan)
-        upper.plot(where.two_theta, shown, color=curve.color, linewidth=0.8, label=curve.label)
-    if seen.any():
-        ends = where.two_theta[seen]
-        upper.set_xlim(float(ends[0]), float(ends[-1]))
-    low, high = upper.get_ylim()
-    upper.set_ylim(max(low, 0), high + 0.16 * (high - max(low, 0)))
+        root = np.sqrt(np.maximum(curve.intensity, 0))
+        upper.plot(where.two_theta, root, color=curve.color, linewidth=0.8, label=curve.label)
+    left, right = _angles(where, curves, phases)
+    upper.set_xlim(left, right)
+    upper.set_ylim(*_roots(where, curves, left, right))
     _label_roots(upper)
     units = where.units.replace("arbitrary units", "arb. units")
     upper.set_ylabel(f"intensity ({units})" if units else "intensity", fontsize=8.5)
     upper.tick_params(labelsize=8)
     if len(curves) > 1:
-        upper.legend(fontsize=8, frameon=False, loc="upper right")
+        upper.legend(fontsize=8, loc="upper right", edgecolor="none", framealpha=0.85)
     for phase in phases:
         if phase.subject:
             _mark_subject(upper, phase, where, _tops(where, curves))
@@ -130,6 +129,44 @@ def draw_pattern(
     return figure
 
 
+def _angles(
+    where: PatternAxis, curves: Sequence[Curve], phases: Sequence[MarkedPhase]
+) -> tuple[float, float]:
+    """Ends of the axis: where there are data, and not far beyond the outermost lines."""
+    seen = np.isfinite(np.stack([curve.intensity for curve in curves])).any(axis=0)
+    angles = where.two_theta[seen] if seen.any() else where.two_theta
+    left, right = float(angles[0]), float(angles[-1])
+    positions = [phase.lines.two_theta(where.wavelength) for phase in phases]
+    lines = np.concatenate(positions) if positions else np.zeros(0)
+    inside = lines[(lines > left) & (lines < right)]
+    if inside.size:
+        left, right = max(left, inside.min() - BEYOND), min(right, inside.max() + BEYOND)
+    return left, right
+
+
+def _roots(
+    where: PatternAxis, curves: Sequence[Curve], left: float, right: float
+) -> tuple[float, float]:
+    """Ends of the intensities' square roots: all of the lowest curve, room for labels above.
+
+    Single-crystal spots stand a hundred times above everything else in an unmasked pattern, which
+    then leaves the picture.
+    """
+    shown = (where.two_theta >= left) & (where.two_theta <= right)
+    lows, highs = [], []
+    for curve in curves:
+        values = curve.intensity[shown & np.isfinite(curve.intensity)]
+        if values.size:
+            roots = np.sqrt(np.maximum(values, 0))
+            lows.append(float(np.quantile(roots, 0.005)))
+            highs.append(float(roots.max()))
+    if not highs:
+        return 0.0, 1.0
+    low, high = min(lows), min(highs)
+    span = max(high - low, 0.05 * high, 1e-6)
+    return max(low - 0.08 * span, 0.0), high + 0.22 * span
+
+
 def _label_roots(axis: Any) -> None:
     """Ticks at round intensities on an axis of their square roots."""
     from matplotlib.ticker import MaxNLocator
@@ -142,9 +179,8 @@ def _label_roots(axis: Any) -> None:
 
 
 def _tops(where: PatternAxis, curves: Sequence[Curve]) -> NDArray[np.float64]:
-    """Square root of the highest curve at every bin, 0 without data."""
-    stack = np.stack([np.nan_to_num(np.maximum(c.intensity, 0)) for c in curves])
-    return np.asarray(np.sqrt(stack.max(axis=0)), np.float64)
+    """Square root of the map's own pattern at every bin, 0 without data."""
+    return np.asarray(np.sqrt(np.nan_to_num(np.maximum(curves[-1].intensity, 0))), np.float64)
 
 
 def _mark_subject(
@@ -171,7 +207,8 @@ def _mark_subject(
         text = " ".join(str(index) for index in phase.lines.hkl[place])
         axis.text(
             position, min(height + 0.02 * (top - bottom), top - 0.14 * (top - bottom)), text,
-            rotation=90, fontsize=6.5, ha="center", va="bottom", color="#333333",
+            rotation=90, fontsize=6.5, ha="center", va="bottom", color="#222222",
+            bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6},
         )  # fmt: skip
 
 

@@ -31,6 +31,20 @@ from xrdpipe.types import FloatArray, Scan
 
 ACCURACY = "https://github.com/xrdpipe/xrdpipe/blob/main/docs/accuracy.md"
 
+STATUS_MEANINGS = {
+    "pending": "its frame has not come yet",
+    "ok": "judged",
+    "missing": "there is no such frame",
+    "unreadable": "the file could not be opened or decoded",
+    "corrupt": "the file is damaged or cut short",
+    "wrong_shape": "the frame has another shape than the others",
+    "empty": "the frame holds nothing",
+    "duplicate": "another frame has the same number",
+    "skipped": "left out on purpose",
+    "outside_grid": "the pattern covers less than half of the model's angles",
+    "model_failed": "the model gave no finite number",
+}
+
 STYLE = """
 body { max-width: 70rem; margin: 1.2rem auto; }
 h1 { margin: 0 0 0.2rem; font-size: 1.6rem; overflow-wrap: anywhere; }
@@ -43,6 +57,8 @@ ul.doubts { background: #fff4d6; border-left: 5px solid #e69f00; margin: 0.6rem 
             padding: 0.5rem 1rem 0.5rem 2rem; }
 div.glance { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
 div.glance > div { flex: 1 1 24rem; min-width: 0; }
+div.glance > div:first-child { flex: 1.2 1 28rem; }
+div.glance td { white-space: nowrap; padding: 0.2rem 0.5rem; }
 span.swatch { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid #555;
               margin-right: 0.45em; }
 div.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.5rem 1rem; }
@@ -52,6 +68,7 @@ table.facts td:first-child { white-space: nowrap; color: #555; }
 table.left td, table.left th { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 td { font-variant-numeric: tabular-nums; }
 figure { margin: 0.6rem 0; }
+figure.wide img { width: 100%; }
 figcaption { color: #555; font-size: 0.92em; }
 pre { background: #f6f6f6; padding: 0.6rem; overflow-x: auto; font-size: 0.85em; }
 @media (max-width: 50rem) { div.pair { grid-template-columns: 1fr; } }
@@ -89,7 +106,7 @@ class Content:
 def map_page(content: Content) -> str:
     """The report as HTML, pictures inside."""
     record = content.record
-    title = record.title or record.path.name
+    title = f"Phase map {record.path.name}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p class='lead'>{escape(headline(content))}</p>",
@@ -108,7 +125,7 @@ def map_page(content: Content) -> str:
         *_cite(),
         _machine(content),
     ]
-    return page(f"{title}: phase map", "\n".join(parts), STYLE)
+    return page(title, "\n".join(parts), STYLE)
 
 
 def headline(content: Content) -> str:
@@ -149,9 +166,9 @@ def _doubts(sentences: Sequence[str]) -> Iterator[str]:
         yield f"<ul class='doubts'>{items}</ul>"
 
 
-def _figure(image: bytes, name: str, caption: str = "") -> str:
+def _figure(image: bytes, name: str, caption: str = "", kind: str = "") -> str:
     told = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f"<figure>{picture(image, name)}{told}</figure>"
+    return f"<figure class='{kind}'>{picture(image, name)}{told}</figure>"
 
 
 # --- the answer ------------------------------------------------------------------------------
@@ -159,25 +176,23 @@ def _figure(image: bytes, name: str, caption: str = "") -> str:
 
 def _glance(content: Content) -> Iterator[str]:
     phase_map = content.record.phase_map
-    drawn = draw_panels(phase_map.scan, [composite(phase_map)], width=4.0)
+    drawn = draw_panels(phase_map.scan, [composite(phase_map)], width=3.3)
     yield "<div class='glance'><div>"
     yield _figure(png_of(drawn, 130), "which phases are present together")
     yield "</div><div>"
     rows = "".join(_phase_row(k, phase) for k, phase in enumerate(content.summary.phases))
     yield (
-        "<table><tr><th>phase</th><th>present in</th><th>share</th>"
-        f"<th>expected number</th></tr>{rows}</table>"
+        "<table><tr><th>phase</th><th>present</th><th>share</th>"
+        f"<th>expected</th></tr>{rows}</table>"
     )
-    for phase in content.summary.phases[:4]:
-        yield f"<p>{sentence(phase)}</p>"
     if content.summary.unknown is not None:
         share = content.summary.unknown / max(content.summary.with_result, 1)
         yield (
-            f"<p>Something that the model does not know shows in {content.summary.unknown} pixels "
+            f"<p>Lines of something that the model does not know: {content.summary.unknown} pixels "
             f"({share:.0%}).</p>"
         )
     yield (
-        "<p class='note'>Present: probability of 0.5 or more. Expected number: the sum of the "
+        "<p class='note'>Present: pixels with a probability of 0.5 or more. Expected: the sum of the "
         "probabilities, first its standard deviation √Σp(1−p) if pixels err independently, then "
         "how far it moves if the networks of the ensemble err in all pixels alike. Both trust the "
         "calibration of the model, which is that of synthetic patterns: a sample unlike them can "
@@ -255,7 +270,7 @@ def _phases(content: Content) -> Iterator[str]:
     )
     for k, phase in enumerate(content.summary.phases):
         drawn = draw_panels(content.record.phase_map.scan, phase_panels(content.record, k))
-        yield f"<h3>{escape(phase.name)}</h3>"
+        yield f"<h3>{escape(phase.name)}</h3><p>{sentence(phase)}</p>"
         yield _figure(png_of(drawn), f"{phase.name}: probability and spread")
 
 
@@ -271,9 +286,15 @@ def _whole(content: Content) -> Iterator[str]:
         "unknown."
         f"{escape(_alarms(content))}</p>"
     )
+    if set(content.summary.statuses) == {"ok"}:
+        yield f"<p>Status: all {content.summary.pixels} pixels have a result.</p>"
+        return
     yield _figure(png_of(draw_panels(scan, panels[-1:])), "status of every pixel")
-    rows = [(n.replace("_", " "), str(c)) for n, c in content.summary.statuses.items()]
-    yield table(("status", "pixels"), rows)
+    rows = [
+        (name.replace("_", " "), str(count), STATUS_MEANINGS[name])
+        for name, count in content.summary.statuses.items()
+    ]
+    yield table(("status", "pixels", "meaning"), rows, "left")
 
 
 def _alarms(content: Content) -> str:
@@ -297,13 +318,14 @@ def _patterns(content: Content) -> Iterator[str]:
         "<p class='note'>Intensities on a square-root scale. Below each pattern the lines of the "
         "ideal powders of the model's phases: height is the square root of the intensity. In a "
         "micro-beam few grains diffract, so that strong lines may be weak or absent; positions are "
-        "what counts. Miller indices stand at the strongest lines.</p>"
+        "what counts. Miller indices stand at the strongest lines. Where both variants are shown, "
+        "the lower one sets the scale.</p>"
     )
     if not measured.groups:
         yield "<p>No pixel has a result.</p>"
     for group in measured.groups:
         drawn = draw_pattern(where, _curves(group), _marked(content, group.phase), group.title)
-        yield _figure(svg_of(drawn, text=False), group.title)
+        yield _figure(svg_of(drawn, text=False), group.title, kind="wide")
 
 
 def _axis(measured: Measured) -> PatternAxis:
@@ -352,7 +374,8 @@ def _worst(content: Content) -> Iterator[str]:
         drawn = draw_pattern(
             _axis(measured), curves, _marked(content, None)[:4], title, size=(5.6, 2.6)
         )
-        yield f"<div>{_figure(svg_of(drawn, text=False), title, escape(_where(pixel)))}</div>"
+        shown = _figure(svg_of(drawn, text=False), title, escape(_where(pixel)), "wide")
+        yield f"<div>{shown}</div>"
     yield "</div>"
 
 
@@ -402,7 +425,7 @@ def _origin(content: Content) -> Iterator[str]:
         ("shape", f"{scan.shape[0]} rows × {scan.shape[1]} columns"
          + (", irregular" if scan.irregular else ", every second line backwards" * scan.snake)),
         ("fast axis", scan.fast_axis),
-        ("known from", f"{scan.source} ({scan.confidence}). {scan.evidence}".strip()),
+        ("known from", f"{scan.source} ({scan.confidence}) {scan.evidence}".strip()),
     ]  # fmt: skip
     yield table(("", ""), rows, "facts")
     if measured is not None:

@@ -303,7 +303,7 @@ def _lost(
         else {}
     )
     counts: Counter[str] = Counter()
-    shown = []
+    shown: list[LostFrame] = []
     for row in rows.tolist():
         status = FrameStatus(int(source.status[row])).name.lower().replace("_", " ")
         file = files[row] if files else ""

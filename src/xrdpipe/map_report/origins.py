@@ -56,7 +56,7 @@ def integration(measured: Measured) -> Rows:
         ("pyFAI", "pyfai_version"),
     ):
         if facts.get(name) not in (None, ""):
-            rows.append((label, str(facts[name])))
+            rows.append((label, str(facts[name]).removeprefix(f"{label}: ")))
     rows.append(("wavelength", f"{measured.wavelength:.6g} Å"))
     factor = measured.polarization_factor
     rows.append(("polarization", "not corrected" if factor is None else f"corrected, {factor:g}"))
