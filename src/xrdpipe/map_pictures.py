@@ -189,23 +189,28 @@ def status_panel(phase_map: PhaseMap) -> MapPanel:
     return MapPanel("status", indices, classes=tuple(classes))
 
 
-def draw_panels(scan: Scan, panels: Sequence[MapPanel], width: float = 3.0) -> Any:
+def draw_panels(
+    scan: Scan, panels: Sequence[MapPanel], width: float = 3.0, legend: bool = True
+) -> Any:
     """A matplotlib figure: maps side by side, each with its colour bar or legend.
 
     Parameters
     ----------
     width
         Of each map alone, inches; high maps are narrower.
+    legend
+        Whether maps of classes have one.
     """
     from matplotlib.figure import Figure
 
     ratio = float(np.clip(panel_ratio(scan), 1 / LONGEST, LONGEST))
     across = max(min(width, HIGHEST * width / ratio), 0.8)
     high = max(min(width * ratio, HIGHEST * width), LOWEST)
-    lines = max(_legend_lines(panel) for panel in panels)
+    lines = max(_legend_lines(panel) for panel in panels) if legend else 0
     bottom, top = 0.52, 0.55
     height = max(bottom + high + top, LEGEND_LINE * lines + top)
-    widths = [LEFT + across + GAP + _beside_width(panel) for panel in panels]
+    widths = [LEFT + across + GAP + (_beside_width(panel) if legend or not panel.classes else 0.1)
+              for panel in panels]  # fmt: skip
     total = sum(widths)
     figure = Figure(figsize=(total, height))
 
@@ -216,7 +221,9 @@ def draw_panels(scan: Scan, panels: Sequence[MapPanel], width: float = 3.0) -> A
     for panel, taken in zip(panels, widths, strict=True):
         axis = figure.add_axes(place(start + LEFT, across))
         if panel.classes:
-            _draw_classes(axis, scan, panel, (start + LEFT + across + GAP) / total)
+            _draw_classes(axis, scan, panel)
+            if legend:
+                _draw_legend(axis, panel, (start + LEFT + across + GAP) / total)
         else:
             beside = figure.add_axes(place(start + LEFT + across + GAP, 0.13))
             _draw_numbers(axis, beside, scan, panel)
@@ -266,13 +273,18 @@ def _legend_text(kind: ColorClass) -> str:
     return f"{label} ({kind.count})"
 
 
-def _draw_classes(axis: Any, scan: Scan, panel: MapPanel, left: float) -> None:
+def _draw_classes(axis: Any, scan: Scan, panel: MapPanel) -> None:
     from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
 
     number = len(panel.classes)
     colors = ListedColormap([kind.color for kind in panel.classes])
     show_on_scan(axis, scan, panel.values, vmin=-0.5, vmax=number - 0.5, cmap=colors)
+
+
+def _draw_legend(axis: Any, panel: MapPanel, left: float) -> None:
+    """Beside the map, from ``left`` on, a part of the figure's width."""
+    from matplotlib.patches import Patch
+
     handles = [
         Patch(facecolor=kind.color, edgecolor="black", linewidth=0.4, label=_legend_text(kind))
         for kind in panel.classes

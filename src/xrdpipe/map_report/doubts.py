@@ -16,11 +16,15 @@ MANY_UNKNOWN = 0.1
 """Part of the pixels from which on unknown phases are a warning."""
 
 FLAGS = {
-    "saturated": "are saturated in more than 5 % of their pixels: the strongest lines are too weak",
-    "low_monitor": "have a low monitor: the beam was weak or away",
-    "sentinel_suspect": "hold values that may mean 'no measurement' ('integrate --sentinel' "
-    "settles it)",
+    "saturated": "more than 5 % of the pixels saturated, so that the strongest lines are too weak",
+    "low_monitor": "a low monitor, the beam was weak or away",
+    "sentinel_suspect": "values that may mean 'no measurement' ('integrate --sentinel' settles it)",
 }
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 pixel``, ``2 pixels``."""
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def doubts(record: MapRecord, summary: Summary, measured: Measured | None, why: str) -> list[str]:
@@ -73,12 +77,12 @@ def _completeness(record: MapRecord, summary: Summary) -> list[str]:
     outside = summary.statuses.get("outside_grid", 0)
     if outside:
         found.append(
-            f"{outside} pixels have too little of the model's range of angles to be judged "
-            "(outside grid)."
+            f"{counted(outside, 'pixel')} outside the grid: too little of the model's range of "
+            "angles to be judged."
         )
     failed = summary.statuses.get("model_failed", 0)
     if failed:
-        found.append(f"The model gave no finite number for {failed} pixels.")
+        found.append(f"The model gave no finite number for {counted(failed, 'pixel')}.")
     if not summary.with_result:
         found.append("No pixel has a result.")
     for k, phase in enumerate(summary.phases):
@@ -86,8 +90,8 @@ def _completeness(record: MapRecord, summary: Summary) -> list[str]:
         silent = int((usable & ~np.isfinite(record.phase_map.probability[k])).sum())
         if silent:
             found.append(
-                f"{phase.name} is undetermined in {silent} pixels: none of its three strongest "
-                "lines is covered there."
+                f"{phase.name} is undetermined in {counted(silent, 'pixel')}: none of its three "
+                "strongest lines is covered there."
             )
     return found
 
@@ -99,10 +103,10 @@ def _unknown(record: MapRecord, summary: Summary) -> str:
     alarms = _number(record.model, "unknown_false_alarms")
     if share <= max(MANY_UNKNOWN, 2 * (alarms or 0)):
         return ""
-    expected = "" if alarms is None else f", {alarms:.0%} would be false alarms"
+    expected = "" if alarms is None else f"; {alarms:.0%} would be false alarms"
     return (
-        f"{summary.unknown} pixels ({share:.0%}{expected}) show lines of something that the model "
-        "does not know: look at their patterns below before trusting the phases there."
+        f"Lines of something that the model does not know: {counted(summary.unknown, 'pixel')} "
+        f"({share:.0%}{expected}). Look at their patterns below before trusting the phases there."
     )
 
 
@@ -125,7 +129,7 @@ def _input(record: MapRecord, measured: Measured) -> list[str]:
             )
     for flag, text in FLAGS.items():
         if flag in measured.flags:
-            found.append(f"{measured.flags[flag]} frames {text}.")
+            found.append(f"{counted(measured.flags[flag], 'frame')}: {text}.")
     return found
 
 

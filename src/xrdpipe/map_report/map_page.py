@@ -18,9 +18,11 @@ from xrdpipe.map_pictures import (
     png_of,
     status_panel,
     svg_of,
+    told_length,
 )
 from xrdpipe.map_report import origins
 from xrdpipe.map_report.citations import CITATIONS
+from xrdpipe.map_report.doubts import counted
 from xrdpipe.map_report.measured import GroupMean, Measured, SinglePixel
 from xrdpipe.map_report.summary import PhaseSummary, Summary
 from xrdpipe.page import page, picture, table
@@ -57,10 +59,14 @@ ul.doubts { background: #fff4d6; border-left: 5px solid #e69f00; margin: 0.6rem 
             padding: 0.5rem 1rem 0.5rem 2rem; }
 div.glance { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
 div.glance > div { flex: 1 1 24rem; min-width: 0; }
-div.glance > div:first-child { flex: 1.2 1 28rem; }
+div.glance > div:first-child { flex: 1.1 1 26rem; }
 div.glance td { white-space: nowrap; padding: 0.2rem 0.5rem; }
+p.legend { margin-bottom: 0.2rem; }
+ul.legend { list-style: none; margin: 0; padding: 0; columns: 2; font-size: 0.92em; }
+ul.legend li { break-inside: avoid; padding-left: 1.3em; text-indent: -1.3em; }
+ul.legend + p { margin-top: 0.6rem; }
 span.swatch { display: inline-block; width: 0.8em; height: 0.8em; border: 1px solid #555;
-              margin-right: 0.45em; }
+              margin-right: 0.45em; print-color-adjust: exact; }
 div.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.5rem 1rem; }
 div.pair > div { min-width: 0; }
 table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
@@ -157,7 +163,9 @@ def _extent(scan: Scan) -> str:
              for axis in (scan.y, scan.x)]  # fmt: skip
     if not all(math.isfinite(step) for step in steps):
         return ""
-    return f"steps {steps[0]:.4g} {scan.y.units} × {steps[1]:.4g} {scan.x.units}"
+    told = [told_length(step, axis.units)
+            for step, axis in zip(steps, (scan.y, scan.x), strict=True)]  # fmt: skip
+    return f"steps {told[0]} × {told[1]}"
 
 
 def _doubts(sentences: Sequence[str]) -> Iterator[str]:
@@ -176,44 +184,62 @@ def _figure(image: bytes, name: str, caption: str = "", kind: str = "") -> str:
 
 def _glance(content: Content) -> Iterator[str]:
     phase_map = content.record.phase_map
-    drawn = draw_panels(phase_map.scan, [composite(phase_map)], width=3.3)
+    together = composite(phase_map)
+    drawn = draw_panels(phase_map.scan, [together], width=4.2, legend=False)
     yield "<div class='glance'><div>"
     yield _figure(png_of(drawn, 130), "which phases are present together")
     yield "</div><div>"
-    rows = "".join(_phase_row(k, phase) for k, phase in enumerate(content.summary.phases))
+    phases = content.summary.phases
+    # With more phases than colours a swatch would belong to several.
+    colors = PHASE_COLORS if len(phases) <= len(PHASE_COLORS) else ("",) * len(phases)
+    rows = "".join(map(_phase_row, phases, colors))
     yield (
         "<table><tr><th>phase</th><th>present</th><th>share</th>"
         f"<th>expected</th></tr>{rows}</table>"
     )
+    yield "<p class='legend'>Present together, pixels:</p><ul class='legend'>"
+    for kind in together.classes:
+        yield f"<li>{_swatch(kind.color)}{escape(kind.label)}: {kind.count}</li>"
+    yield "</ul>"
     if content.summary.unknown is not None:
         share = content.summary.unknown / max(content.summary.with_result, 1)
         yield (
-            f"<p>Lines of something that the model does not know: {content.summary.unknown} pixels "
-            f"({share:.0%}).</p>"
+            "<p>Lines of something that the model does not know: "
+            f"{counted(content.summary.unknown, 'pixel')} ({percent(share)}).</p>"
         )
     yield (
-        "<p class='note'>Present: pixels with a probability of 0.5 or more. Expected: the sum of the "
-        "probabilities, first its standard deviation √Σp(1−p) if pixels err independently, then "
-        "how far it moves if the networks of the ensemble err in all pixels alike. Both trust the "
-        "calibration of the model, which is that of synthetic patterns: a sample unlike them can "
-        "be off by more.</p></div></div>"
+        "<p class='note'>Present: pixels with a probability of 0.5 or more. Expected: the sum of "
+        "the probabilities, first its standard deviation √Σp(1−p) if pixels err independently, "
+        "then how far it moves if the networks of the ensemble err in all pixels alike. Both trust "
+        "the calibration of the model, which is that of synthetic patterns: a sample unlike them "
+        "can be off by more.</p></div></div>"
     )
 
 
-def _phase_row(k: int, phase: PhaseSummary) -> str:
-    color = PHASE_COLORS[k % len(PHASE_COLORS)]
-    share = f"{phase.share:.1%}" if phase.judged else "-"
+def _phase_row(phase: PhaseSummary, color: str) -> str:
+    swatch = _swatch(color) if color else ""
+    share = percent(phase.share) if phase.judged else "-"
     return (
-        f"<tr><td><span class='swatch' style='background:{color}'></span>{escape(phase.name)}</td>"
+        f"<tr><td>{swatch}{escape(phase.name)}</td>"
         f"<td>{phase.present} of {phase.judged}</td><td>{share}</td>"
         f"<td>{expected(phase)}</td></tr>"
     )
 
 
+def _swatch(color: str) -> str:
+    return f"<span class='swatch' style='background:{color}'></span>"
+
+
 def expected(phase: PhaseSummary) -> str:
     """``57.3 ± 2.9 ± 1.4``: Σp with both uncertainties."""
-    model = f" ± {phase.model:.1f}" if phase.model > 0 else ""
-    return f"{phase.expected:.1f} ± {phase.counting:.1f}{model}"
+    digits = 1 if max(phase.counting, phase.model) < 20 else 0
+    model = f" ± {phase.model:.{digits}f}" if phase.model > 0 else ""
+    return f"{phase.expected:.{digits}f} ± {phase.counting:.{digits}f}{model}"
+
+
+def percent(share: float) -> str:
+    """A part in percent, with a decimal where it is small."""
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
 def sentence(phase: PhaseSummary) -> str:
@@ -224,7 +250,7 @@ def sentence(phase: PhaseSummary) -> str:
     if not phase.present:
         return f"{name} is present in no pixel; the probabilities add up to {phase.expected:.1f}."
     return (
-        f"{name} is present in {phase.present} of {phase.judged} pixels ({phase.share:.0%}); "
+        f"{name} is present in {phase.present} of {phase.judged} pixels ({percent(phase.share)}); "
         f"by the probabilities {expected(phase)} are expected."
     )
 

@@ -158,17 +158,15 @@ def measure(
         frame_index = phase_map.scan.frame_index
         members = rows_of(frame_index, chosen, source.n_rows)
         total = source.n_rows * len(variants)
-        means = {own: mean_patterns(source, members, lambda rows: read(rows, total))}
-        single = {own: _patterns_at(source, phase_map, places)}
-        for number, variant in enumerate(variants[1:], 1):
-            before = number * source.n_rows
-            with PatternsFile(source.path, variant) as other:
-                means[variant] = mean_patterns(
-                    other,
-                    members,
-                    lambda rows, before=before: read(before + rows, total),  # type: ignore[misc]
-                )
-                single[variant] = _patterns_at(other, phase_map, places)
+        means, single = {}, {}
+        for number, variant in enumerate(variants):
+
+            def count(rows: int, before: int = number * source.n_rows) -> None:
+                read(before + rows, total)
+
+            with PatternsFile(source.path, variant) as one:
+                means[variant] = mean_patterns(one, members, count, errors=False)
+                single[variant] = _patterns_at(one, phase_map, places)
         lost, lost_counts = _lost(source, phase_map)
         files = source.source_files
         return Measured(
@@ -293,15 +291,6 @@ def _lost(
 ) -> tuple[tuple[LostFrame, ...], dict[str, int]]:
     rows = np.flatnonzero(np.isin(source.status, [*LOST]))
     files = source.source_files if rows.size else []
-    places = (
-        {
-            int(row): f"{y}, {x}"
-            for (y, x), row in np.ndenumerate(phase_map.scan.frame_index)
-            if row >= 0
-        }
-        if rows.size
-        else {}
-    )
     counts: Counter[str] = Counter()
     shown: list[LostFrame] = []
     for row in rows.tolist():
@@ -310,8 +299,9 @@ def _lost(
         reason = source.reasons[row] if source.reasons else ""
         counts[f"{status}: {_without(file, reason)}" if reason else status] += 1
         if len(shown) < LOST_SHOWN:
-            number = int(source.frame[row])
-            shown.append(LostFrame(number, places.get(row, "none"), file, status, reason))
+            places = np.argwhere(phase_map.scan.frame_index == row).tolist()
+            pixel = f"{places[0][0]}, {places[0][1]}" if places else "none"
+            shown.append(LostFrame(int(source.frame[row]), pixel, file, status, reason))
     return tuple(shown), dict(counts.most_common())
 
 

@@ -34,7 +34,7 @@ from xrdpipe.store.nexus import (
 )
 from xrdpipe.store.parts import Rows
 from xrdpipe.store.writing import whole_hdf5
-from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
+from xrdpipe.types import FloatArray, FrameRecord, Grid, Mask, Patterns, ScanHint
 
 HC = 12.398419843320026
 """h·c in keV·Å (2019 SI, exact constants)."""
@@ -605,6 +605,14 @@ class PatternsFile:
                 variant=self.variant,
                 polarization_factor=self.polarization_factor,
             )
+
+    def signal(self, name: str, start: int, stop: int) -> FloatArray | None:
+        """One of ``signals``, rows start … stop − 1; None where the file does not have it."""
+        with sound(str(self.path)):
+            if name not in self._data:
+                return None
+            values: FloatArray = self._data[name][start : min(stop, self.n_rows)]
+            return values
 
     def run_key(self) -> str:
         """The key of the run that made the data (last stage)."""
