@@ -13,6 +13,7 @@ import pytest
 
 import xrdpipe
 from made_maps import GRID, NAMES, made_lines, made_map
+from xrdpipe.config import ExportConfig, ReportConfig
 from xrdpipe.errors import OutputExistsError
 from xrdpipe.map_pictures import composite, round_length
 from xrdpipe.map_report.doubts import doubts
@@ -20,6 +21,7 @@ from xrdpipe.map_report.map_page import expected, sentence
 from xrdpipe.map_report.measured import measure
 from xrdpipe.map_report.summary import PhaseSummary, summarise
 from xrdpipe.pattern_pictures import Curve, MarkedPhase, PatternAxis, draw_pattern
+from xrdpipe.stages.checks import check
 from xrdpipe.store.map_record import read_map_record
 from xrdpipe.store.patterns import PatternsFile
 
@@ -131,10 +133,10 @@ def test_pictures_for_publication(made):
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def test_a_report_replaces_a_report_and_nothing_else(made, tmp_path):
-    path, _, _ = made
+def test_a_report_replaces_a_report_and_nothing_else(tmp_path):
+    path = made_map(tmp_path, (2, 2), ("calcite",), patterns=False)
     output = tmp_path / "r.html"
-    xrdpipe.report(map=path, output=output)
+    output.write_text("<!DOCTYPE html><meta name='generator' content='xrdpipe'> an older one")
     xrdpipe.report(map=path, output=output)
     output.write_text("<html>mine</html>")
     with pytest.raises(OutputExistsError, match="was not made by this command"):
@@ -146,7 +148,7 @@ def test_a_report_replaces_a_report_and_nothing_else(made, tmp_path):
 
 
 SHAPES = [
-    {"shape": (4, 5), "names": ("calcite",)},
+    {"shape": (4, 5), "names": (r"$\frac{odd & <b>",)},
     {"shape": (3, 4), "names": tuple(f"phase {k}" for k in range(20)), "patterns": False},
     {"shape": (1, 40), "irregular": True},
     {"shape": (1, 12), "units": "mm"},
@@ -155,7 +157,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("given", SHAPES, ids=str)
+@pytest.mark.parametrize("given", SHAPES, ids=lambda given: "x".join(map(str, given["shape"])))
 def test_maps_of_every_kind(tmp_path, given):
     path = made_map(tmp_path, **given)
     page = xrdpipe.report(map=path).path.read_text(encoding="utf-8")
@@ -176,15 +178,24 @@ def test_maps_of_every_kind(tmp_path, given):
         assert "confidence" in told["worst"][0]
 
 
+def test_a_check_looks_at_the_map(made, tmp_path):
+    path, _, _ = made
+    found = check(ReportConfig(map=path))
+    assert (found.problems, found.state) == ((), "to do")
+    wanted = ExportConfig(map=tmp_path / "no.h5", format="csv")
+    assert check(wanted).problems == (f"map file {tmp_path / 'no.h5'} does not exist.",)
+
+
 def test_a_partial_map_says_so_first(tmp_path):
-    page = xrdpipe.report(map=made_map(tmp_path, pending=7)).path.read_text(encoding="utf-8")
+    path = made_map(tmp_path, names=("calcite",), pending=7, patterns=False)
+    page = xrdpipe.report(map=path).path.read_text(encoding="utf-8")
     first = re.search(r"<li>(.*?)</li>", page)[1]
     assert first.startswith("This map is partial: 7 of 20 pixels wait")
     assert numbers(page)["pending"] == 7
 
 
 def test_a_map_without_lines_or_with_other_patterns(tmp_path):
-    path = made_map(tmp_path, lines=False)
+    path = made_map(tmp_path, names=("calcite",), lines=False)
     page = xrdpipe.report(map=path).path.read_text(encoding="utf-8")
     assert "holds no reference lines" in text_of(page)
     other = tmp_path / "other"

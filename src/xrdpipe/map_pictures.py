@@ -19,6 +19,7 @@ from xrdpipe.pictures import (
     PHASE_COLORS,
     axis_label,
     equal_units,
+    literal,
     panel_ratio,
     scan_extent,
     show_on_scan,
@@ -236,7 +237,7 @@ def draw_panels(
         elif scan.shape[0] == 1:
             axis.set_yticks([] if scan.y is None else scan.y.values)
         above = _draw_scale(axis, scan)
-        axis.set_title(panel.title, fontsize=9.5, loc="left", pad=18 if above else None)
+        axis.set_title(literal(panel.title), fontsize=9.5, loc="left", pad=18 if above else None)
         start += taken
     return figure
 
@@ -286,7 +287,12 @@ def _draw_legend(axis: Any, panel: MapPanel, left: float) -> None:
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor=kind.color, edgecolor="black", linewidth=0.4, label=_legend_text(kind))
+        Patch(
+            facecolor=kind.color,
+            edgecolor="black",
+            linewidth=0.4,
+            label=literal(_legend_text(kind)),
+        )
         for kind in panel.classes
     ]
     axis.figure.legend(

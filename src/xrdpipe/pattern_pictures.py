@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.crystal import PhaseLines
-from xrdpipe.pictures import PHASE_COLORS
+from xrdpipe.pictures import PHASE_COLORS, literal
 
 MOST_ROWS = 8
 """Phases whose lines are drawn below a pattern."""
@@ -125,7 +125,7 @@ def draw_pattern(
         _draw_rows(lower, phases[:rows], where)
     if wide:
         _draw_spacings(upper, where.wavelength)
-    figure.suptitle(title, fontsize=9.5, x=0.01, ha="left")
+    figure.suptitle(literal(title), fontsize=9.5, x=0.01, ha="left")
     return figure
 
 
@@ -223,7 +223,7 @@ def _draw_rows(axis: Any, phases: Sequence[MarkedPhase], where: PatternAxis) -> 
         )
     axis.set_ylim(len(phases), 0)
     axis.set_yticks(
-        [row + 0.55 for row in range(len(phases))], [phase.lines.name for phase in phases]
+        [row + 0.55 for row in range(len(phases))], [literal(phase.lines.name) for phase in phases]
     )
     for label, phase in zip(axis.get_yticklabels(), phases, strict=True):
         label.set_fontweight("bold" if phase.subject else "normal")

@@ -144,7 +144,13 @@ def axis_label(name: str, axis: ScanAxis | None) -> str:
     """Motor and unit, or that pixels are counted."""
     if axis is None:
         return f"{name} (pixel)"
-    return f"{axis.name} ({shown_unit(axis.units)})" if axis.units else axis.name
+    name = literal(axis.name)
+    return f"{name} ({shown_unit(axis.units)})" if axis.units else name
+
+
+def literal(text: str) -> str:
+    """Text from a file as matplotlib shows it unchanged: its dollars begin no formula."""
+    return text.replace("$", r"\$")
 
 
 def shown_unit(units: str) -> str:

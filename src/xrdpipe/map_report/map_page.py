@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xrdpipe.crystal import HC
 from xrdpipe.map_pictures import (
     MapPanel,
     composite,
@@ -58,7 +59,7 @@ nav a { margin-right: 1rem; }
 ul.doubts { background: #fff4d6; border-left: 5px solid #e69f00; margin: 0.6rem 0;
             padding: 0.5rem 1rem 0.5rem 2rem; }
 div.glance { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
-div.glance > div { flex: 1 1 24rem; min-width: 0; }
+div.glance > div { flex: 1 1 24rem; min-width: 0; overflow-x: auto; }
 div.glance > div:first-child { flex: 1.1 1 26rem; }
 div.glance td { white-space: nowrap; padding: 0.2rem 0.5rem; }
 p.legend { margin-bottom: 0.2rem; }
@@ -143,8 +144,8 @@ def headline(content: Content) -> str:
     parts = [f"{shape}, {content.summary.with_result} with a result"]
     if measured is not None:
         parts[0] += f", from {measured.n_frames} frames"
-        parts.append(f"{measured.wavelength:.5g} Å ({12.39842 / measured.wavelength:.4g} keV)")
-    if size := _extent(scan):
+        parts.append(f"{measured.wavelength:.5g} Å ({HC / measured.wavelength:.4g} keV)")
+    if size := _spacing(scan):
         parts.append(size)
     parts.append(f"model {record.model.get('name', 'unknown')}")
     parts.append(f"{' and '.join(record.variants)} patterns")
@@ -155,7 +156,7 @@ def headline(content: Content) -> str:
     return " · ".join(parts)
 
 
-def _extent(scan: Scan) -> str:
+def _spacing(scan: Scan) -> str:
     """Spacing of the pixels in the units of the motors, where they have one."""
     if scan.irregular or scan.x is None or scan.y is None or not scan.x.units:
         return ""

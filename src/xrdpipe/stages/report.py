@@ -15,7 +15,7 @@ from xrdpipe.map_report.map_page import Content, map_page, phase_panels, whole_p
 from xrdpipe.map_report.measured import Measured, measure
 from xrdpipe.map_report.summary import summarise
 from xrdpipe.nn.model_folder import find_model, model_sha256
-from xrdpipe.store.exports import file_names, write_ours
+from xrdpipe.store.exports import file_names, refuse_foreign, write_ours
 from xrdpipe.store.map_patterns import parsed
 from xrdpipe.store.map_record import MapRecord, read_map_record
 from xrdpipe.types import Outcome, Progress
@@ -27,6 +27,7 @@ def run(config: ReportConfig, progress: Progress) -> Outcome:
     """Write the page, and with ``images`` every map as PNG and SVG."""
     record = read_map_record(config.map)
     output = config.output or config.map.with_name(f"{config.map.stem}_report.html")
+    refuse_foreign(output, b"<!DO")
     measured, why = _measured(record, progress)
     summary = summarise(record.phase_map)
     content = Content(

@@ -23,6 +23,27 @@ SEARCHED = 1 << 16
 _IMAGEJ_UNITS = {"um": "micron", "µm": "micron", "μm": "micron"}
 
 
+def refuse_foreign(path: Path, beginning: bytes, mark: bytes = b"xrdpipe") -> None:
+    """Refuse to replace a file unless it begins like the new one and holds the mark.
+
+    Raises
+    ------
+    OutputExistsError
+        If something else is there.
+    """
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            old = file.read(SEARCHED)
+        if old.startswith(beginning) and mark in old:
+            return
+    raise OutputExistsError(
+        f"{path} exists and was not made by this command, or from another map; remove it, or give "
+        "another --output."
+    )
+
+
 def write_ours(path: Path, content: bytes, mark: bytes = b"xrdpipe") -> None:
     """Write a file whole, and replace only one of its kind that xrdpipe wrote, or the same.
 
@@ -39,15 +60,9 @@ def write_ours(path: Path, content: bytes, mark: bytes = b"xrdpipe") -> None:
         If the disk refuses.
     """
     try:
-        if path.exists():
-            old = path.read_bytes()
-            if old == content:
-                return
-            if old[:4] != content[:4] or mark not in old[:SEARCHED]:
-                raise OutputExistsError(
-                    f"{path} exists and was not made by this command, or from another map; remove "
-                    "it, or give another --output."
-                )
+        if path.is_file() and path.read_bytes() == content:
+            return
+        refuse_foreign(path, content[:4], mark)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(path.name + ".writing")
         temporary.write_bytes(content)

@@ -74,7 +74,6 @@ def mean_patterns(
         last = min(first + ROWS_AT_ONCE, source.n_rows)
         if wanted[first:last].any():
             intensity = source.signal("I", first, last)
-            assert intensity is not None  # a patterns file without it is refused on opening
             weight = members[:, first:last].astype(np.float64)
             there = np.isfinite(intensity)
             total += weight @ np.where(there, intensity, 0)

@@ -606,11 +606,9 @@ class PatternsFile:
                 polarization_factor=self.polarization_factor,
             )
 
-    def signal(self, name: str, start: int, stop: int) -> FloatArray | None:
-        """One of ``signals``, rows start … stop − 1; None where the file does not have it."""
+    def signal(self, name: str, start: int, stop: int) -> FloatArray:
+        """Rows start … stop − 1 of one of ``signals``."""
         with sound(str(self.path)):
-            if name not in self._data:
-                return None
             values: FloatArray = self._data[name][start : min(stop, self.n_rows)]
             return values
 
