@@ -114,7 +114,7 @@ def draw_pattern(
     upper.set_ylabel(f"intensity ({units})" if units else "intensity", fontsize=8.5)
     upper.tick_params(labelsize=8)
     if len(curves) > 1:
-        upper.legend(fontsize=8, loc="upper right", edgecolor="none", framealpha=0.85)
+        figure.legend(fontsize=8, loc="upper right", ncols=len(curves), frameon=False)
     for phase in phases:
         if phase.subject:
             _mark_subject(upper, phase, where, _tops(where, curves))
