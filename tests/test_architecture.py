@@ -33,7 +33,8 @@ LAYERS = [
     {"synthesis", "simulation"},
     {"classical"},
     {"nn"},
-    {"store", "pictures", "training_pictures"},
+    {"store", "page", "pictures", "map_pictures", "pattern_pictures", "training_pictures"},
+    {"map_report"},
     {"stages"},
     {"pipeline", "campaign"},
     {"cluster", "cluster_worker", "shards"},
@@ -48,7 +49,8 @@ OWNERS = {
     "pyFAI": {"integration"},
     "torch": {"nn", "stages", "integration"},  # doctor asks for the device, accelerator.py sums
     "safetensors": {"nn"},
-    "matplotlib": {"pictures", "training_pictures"},
+    "matplotlib": {"pictures", "map_pictures", "pattern_pictures", "training_pictures"},
+    "PIL": {"store"},
     "typer": {"cli", "terminal"},
     "rich": {"cli", "terminal"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file

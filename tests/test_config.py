@@ -12,6 +12,7 @@ import pytest
 
 import xrdpipe
 from h5compare import differences
+from made_maps import made_map
 from xrdpipe import config
 from xrdpipe.cli import main
 from xrdpipe.errors import OptionError
@@ -186,13 +187,13 @@ def run_command(arguments):
     return stop.value.code
 
 
-def three_faces(stage, options, tmp_path):
+def three_faces(stage, options, tmp_path, name="out.h5"):
     """Output of the library, the command line and a TOML file."""
     outputs = []
     for face in ("library", "command", "toml"):
         folder = tmp_path / face
         folder.mkdir()
-        given = {**options, "output": str(folder / "out.h5")}
+        given = {**options, "output": str(folder / name)}
         if face == "library":
             getattr(xrdpipe, stage)(**given)
         elif face == "command":
@@ -200,7 +201,7 @@ def three_faces(stage, options, tmp_path):
         else:
             (folder / "p.toml").write_text(as_toml(stage, given))
             run_steps(load_pipeline(str(folder / "p.toml")), Progress())
-        outputs.append(folder / "out.h5")
+        outputs.append(folder / name)
     return outputs
 
 
@@ -254,6 +255,25 @@ def test_resample_faces_agree(patterns, tmp_path):
     library, command, toml = three_faces("resample", options, tmp_path)
     assert differences(library, command) == []
     assert differences(library, toml) == []
+
+
+@pytest.mark.parametrize("stage", ["report", "export"])
+def test_faces_of_what_looks_at_a_map_agree(stage, tmp_path):
+    path = str(made_map(tmp_path))
+    if stage == "report":
+        options = {"map": path, "images": str(tmp_path / "figures"), "output": "OUTPUT"}
+    else:
+        options = {"map": path, "format": "xye", "pixel": ["0,0", "2,2"], "region": ["0:2,0:3"]}
+        options |= {"phase": ["calcite"], "variant": "unmasked", "header": False}
+        options |= {"output": "OUTPUT"}
+    assert_all_non_default(stage, options)
+    contents = [
+        [(file.name, file.read_bytes()) for file in sorted([*output.glob("*"), output])
+         if file.is_file()]
+        for output in three_faces(stage, options, tmp_path, "out")
+    ]  # fmt: skip
+    assert contents[0]
+    assert contents[0] == contents[1] == contents[2]
 
 
 # What each option is tried against: where the plain defaults would hide its effect.

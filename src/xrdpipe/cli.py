@@ -81,6 +81,8 @@ EXAMPLES = {
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
     "status": "xrdpipe status result/",
+    "report": "xrdpipe report map.h5 -o report.html --images figures/",
+    "export": "xrdpipe export map.h5 --format xye --phase calcite -o patterns/",
 }
 """Command lines for the help pages, one a line."""
 

@@ -1039,6 +1039,68 @@ class StatusConfig(Config):
 
 
 @dataclass(frozen=True)
+class ReportConfig(Config):
+    """Tell a map on one page: an HTML file with pictures, numbers, doubts and origins."""
+
+    map: Path = option("Map file.", argument=True, metavar="MAP")
+    output: Path | None = option(
+        "HTML file to write (default: MAP_report.html beside the map).",
+        None,
+        flags=("-o",),
+        metavar="FILE",
+    )
+    images: Path | None = option(
+        "Also write every map as PNG (300 dpi) and SVG into this folder.", None, metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
+class ExportConfig(Config):
+    """Write maps as TIFF images or a CSV table, or patterns as .xye, for other programs."""
+
+    map: Path = option("Map file.", argument=True, metavar="MAP")
+    format: Literal["tiff", "csv", "xye"] = option(
+        "tiff: an image per quantity; csv: a row per pixel; xye: mean patterns."
+    )
+    output: Path | None = option(
+        "Folder of the images or patterns, or the CSV file (default: MAP_tiff, MAP_xye or "
+        "MAP.csv beside the map).",
+        None,
+        flags=("-o",),
+        metavar="PATH",
+    )
+    pixel: tuple[str, ...] = option(
+        "xye: the pattern of one pixel, counted from 0. May be given several times.",
+        (),
+        metavar="Y,X",
+    )
+    region: tuple[str, ...] = option(
+        "xye: the mean of a rectangle of pixels, the last row and column not included. May be "
+        "given several times.",
+        (),
+        metavar="Y0:Y1,X0:X1",
+    )
+    phase: tuple[str, ...] = option(
+        "xye: the mean of the pixels where this phase is present. May be given several times.",
+        (),
+        metavar="NAME",
+    )
+    variant: Literal["masked", "unmasked"] | None = option(
+        "xye: which variant of the patterns (default: the one the map was made from).", None
+    )
+    header: bool = option("xye: six comment lines above the numbers say what they are.", True)
+
+    def check_together(self) -> None:
+        """Refuse options of .xye files for the other formats."""
+        if self.format == "xye":
+            return
+        for definition in fields(type(self)):
+            own = definition.help.startswith("xye: ")
+            if own and getattr(self, definition.name) != definition.default:
+                raise OptionError(f"--{definition.name} is for --format xye, not {self.format}.")
+
+
+@dataclass(frozen=True)
 class ClusterConfig(Config):
     """What one SLURM job of ``--scheduler slurm`` asks for: ``[cluster]`` of a pipeline file.
 
@@ -1071,6 +1133,8 @@ STAGES: dict[str, type[Config]] = {
     "mask": MaskConfig,
     "validate": ValidateConfig,
     "status": StatusConfig,
+    "report": ReportConfig,
+    "export": ExportConfig,
 }
 """Every stage and its options; the faces are made from this table."""
 

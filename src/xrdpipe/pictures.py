@@ -43,21 +43,21 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
     rows = -(-n_panels // columns)
     width = 3.4
     # The axes take about three quarters of a column; titles and labels the rest of the height.
-    height = 0.72 * width * float(np.clip(_ratio(phase_map.scan), 0.3, 2.0)) + 1.1
+    height = 0.72 * width * float(np.clip(panel_ratio(phase_map.scan), 0.3, 2.0)) + 1.1
     figure = Figure(figsize=(width * columns + 0.6, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     colors = mpl.colormaps["viridis"].with_extremes(bad=NO_DATA_COLOR)
     image: Any = None
     for axis, (heading, values) in zip(axes, panels, strict=False):
-        image = _show(axis, phase_map.scan, values, vmin=0, vmax=1, cmap=colors)
+        image = show_on_scan(axis, phase_map.scan, values, vmin=0, vmax=1, cmap=colors)
         axis.set_title(heading, fontsize=9)
     if image is not None:
         bar = figure.colorbar(image, ax=axes[: n_panels - 1].tolist(), shrink=0.8, pad=0.01)
         bar.set_label("probability of presence")
     _draw_co_occurrence(axes[n_panels - 1], phase_map)
     for axis in axes[:n_panels]:
-        axis.set_xlabel(_coordinate("x", phase_map.scan.x))
-        axis.set_ylabel(_coordinate("y", phase_map.scan.y))
+        axis.set_xlabel(axis_label("x", phase_map.scan.x))
+        axis.set_ylabel(axis_label("y", phase_map.scan.y))
         axis.tick_params(labelsize=8)
     for axis in axes[n_panels:]:
         axis.axis("off")
@@ -78,9 +78,9 @@ def _answers(phase_map: PhaseMap) -> list[tuple[str, NDArray[np.float32]]]:
     return panels
 
 
-def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
+def show_on_scan(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
     """Draw (ny, nx) values or (ny, nx, 3) colours where they were measured, row 0 at the top."""
-    aspect = "equal" if _equal(scan) else "auto"
+    aspect = "equal" if equal_units(scan) else "auto"
     if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
         x, y = scan.x_actual[0], scan.y_actual[0]
         # Points that would fill the panel if they lay on a square grid.
@@ -93,11 +93,11 @@ def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
             axis.invert_yaxis()
         return drawn
     return axis.imshow(
-        values, extent=_extent(scan), aspect=aspect, interpolation="nearest", **colors
+        values, extent=scan_extent(scan), aspect=aspect, interpolation="nearest", **colors
     )
 
 
-def _extent(scan: Scan) -> tuple[float, float, float, float]:
+def scan_extent(scan: Scan) -> tuple[float, float, float, float]:
     """Outer edges of the pixels as imshow takes them: left, right, bottom, top."""
     left, right = _edges(scan.x, scan.shape[1], scan.y)
     top, bottom = _edges(scan.y, scan.shape[0], scan.x)
@@ -115,7 +115,7 @@ def _edges(axis: ScanAxis | None, n: int, other: ScanAxis | None) -> tuple[float
     return float(axis.values[0]) - step / 2, float(axis.values[-1]) + step / 2
 
 
-def _equal(scan: Scan) -> bool:
+def equal_units(scan: Scan) -> bool:
     """True if a length is the same along x and y: equal units, or pixels on both axes."""
     if scan.x is None or scan.y is None:
         same = scan.x is None and scan.y is None
@@ -124,9 +124,9 @@ def _equal(scan: Scan) -> bool:
     return same and 1 / LONGEST <= _side_ratio(scan) <= LONGEST
 
 
-def _ratio(scan: Scan) -> float:
+def panel_ratio(scan: Scan) -> float:
     """Height of a panel over its width."""
-    if _equal(scan):
+    if equal_units(scan):
         return _side_ratio(scan)
     return 1.0 if scan.irregular else scan.shape[0] / scan.shape[1]
 
@@ -136,14 +136,26 @@ def _side_ratio(scan: Scan) -> float:
     if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
         spans = [float(np.nanmax(v) - np.nanmin(v)) for v in (scan.y_actual, scan.x_actual)]
         return spans[0] / spans[1] if min(spans) > 0 else 1.0
-    left, right, bottom, top = _extent(scan)
+    left, right, bottom, top = scan_extent(scan)
     return (bottom - top) / (right - left)
 
 
-def _coordinate(name: str, axis: ScanAxis | None) -> str:
+def axis_label(name: str, axis: ScanAxis | None) -> str:
+    """Motor and unit, or that pixels are counted."""
     if axis is None:
         return f"{name} (pixel)"
-    return f"{axis.name} ({axis.units})" if axis.units else axis.name
+    name = literal(axis.name)
+    return f"{name} ({shown_unit(axis.units)})" if axis.units else name
+
+
+def literal(text: str) -> str:
+    """Text from a file as matplotlib shows it unchanged: its dollars begin no formula."""
+    return text.replace("$", r"\$")
+
+
+def shown_unit(units: str) -> str:
+    """A unit as people write it."""
+    return {"um": "µm", "micron": "µm", "degrees": "°", "deg": "°"}.get(units, units)
 
 
 def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
@@ -156,7 +168,7 @@ def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
     picture = np.zeros((*combination.shape, 3))
     for code, color in colors.items():
         picture[combination == code] = color
-    _show(axis, phase_map.scan, picture)
+    show_on_scan(axis, phase_map.scan, picture)
     axis.set_title("phases together", fontsize=9)
     order = np.argsort(-counts)[:10]
     handles = [

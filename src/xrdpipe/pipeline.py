@@ -35,6 +35,9 @@ STAGES = {name: kind for name, kind in config.STAGES.items() if name not in LOOK
 READS_FRAMES = {"integrate": "frames", "map": "patterns", "mask": "frames", "collect": "patterns"}
 """Stages that may read what was measured, and the option that names it (map: with ``poni``)."""
 
+MADE_ANEW = ("evaluate", "report", "export")
+"""Stages that look at a map and are done every time: they do not tell whether it was there."""
+
 HEAD = ("output", "title")
 """What ``[pipeline]`` may hold."""
 
@@ -330,7 +333,7 @@ def _together(steps: list[Step], outcomes: list[Outcome]) -> Outcome:
         done_before=all(
             outcome.done_before
             for step, outcome in zip(steps, outcomes, strict=True)
-            if step.stage != "evaluate"  # writes nothing that could have been there
+            if step.stage not in MADE_ANEW
         ),
         shown=tuple(
             part for outcome in outcomes for part in outcome.shown or (outcome.summary,) if part

@@ -12,9 +12,11 @@ from xrdpipe.config import (
     CollectConfig,
     Config,
     EvaluateConfig,
+    ExportConfig,
     IntegrateConfig,
     MapConfig,
     MaskConfig,
+    ReportConfig,
     ResampleConfig,
     SimulateConfig,
     SynthesizeConfig,
@@ -37,6 +39,7 @@ from xrdpipe.stages.scans import resolve_scan
 from xrdpipe.store import maps as map_files
 from xrdpipe.store import patterns as pattern_files
 from xrdpipe.store import training_set as set_files
+from xrdpipe.store.map_record import read_map_record
 from xrdpipe.store.masks import mask_done
 from xrdpipe.store.nexus import already_done
 from xrdpipe.store.parts import (
@@ -440,6 +443,16 @@ def _evaluate(step: _Step) -> tuple[str, str]:
     return f"scores of {config.map} against {config.truth}", ""
 
 
+def _of_map(step: _Step) -> tuple[str, str]:
+    """A report or an export; what an export names in the map is checked once the map is there."""
+    config: ReportConfig | ExportConfig = step.settings
+    step.require(config.map, "map file")
+    if not (step.problems or step.maker(config.map)):
+        step.attempt(read_map_record, config.map)
+    made = "report" if isinstance(config, ReportConfig) else config.format
+    return f"{config.map} → {config.output or made}", ""
+
+
 _CHECKS: Mapping[type[Config], Callable[[_Step], tuple[str, str]]] = {
     IntegrateConfig: _integrate,
     MapConfig: _map,
@@ -450,4 +463,6 @@ _CHECKS: Mapping[type[Config], Callable[[_Step], tuple[str, str]]] = {
     SynthesizeConfig: _synthesize,
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
+    ReportConfig: _of_map,
+    ExportConfig: _of_map,
 }

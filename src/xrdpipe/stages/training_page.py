@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from xrdpipe.page import page, picture, table
 from xrdpipe.training_pictures import (
     draw_calibration,
     draw_confusion,
@@ -14,16 +14,6 @@ from xrdpipe.training_pictures import (
     draw_instrument,
     draw_learning,
 )
-
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; }
-table { border-collapse: collapse; margin: 0.8rem 0; }
-th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
-p.note { color: #555; font-size: 0.92em; }
-"""
 
 
 def training_page(report: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -> str:
@@ -42,48 +32,30 @@ def training_page(report: Mapping[str, Any], facts: Sequence[tuple[str, str]]) -
         "<p>Every number below is from synthetic patterns that training never saw, drawn by the "
         "same generator: what the model can do where the generator is right, an upper limit for "
         "measured patterns. Threshold 0.5.</p>",
-        _table(("", ""), facts),
+        table(("", ""), facts),
         "<h2>Scores</h2>",
         *_scores(report),
         *_learning(report),
         "<h2>What is taken for what</h2>",
-        _picture(draw_confusion(names, report["confusion"]), "confusion"),
+        picture(draw_confusion(names, report["confusion"]), "confusion"),
         "<p class='note'>Left: patterns with one visible phase of the library and no other; phases "
         "without a label may be there too. Beside the diagonal stands one phase taken for another; "
         "the last row holds false presences where there is none. Right: a phase that is visible "
         "and not found, by what else is there.</p>",
         _confusion_counts(report["confusion"]["phases"]),
         "<h2>Calibration</h2>",
-        _picture(draw_calibration(report["calibration"]), "calibration"),
+        picture(draw_calibration(report["calibration"]), "calibration"),
         "<p class='note'>Bins of equal numbers of patterns, bars are 95 % intervals. ECE: mean "
         "distance from the diagonal.</p>",
         "<h2>Detection limits</h2>",
-        _picture(draw_detection(names, report["detection"]), "detection limits"),
+        picture(draw_detection(names, report["detection"]), "detection limits"),
         "<p class='note'>Solid: patterns in which the phase stands above the detection limit of "
         "the labels. Dotted: all patterns that hold it, the faintest included. Everything else "
         "varies as in training.</p>",
         *_limits(report["detection"], names),
         *_calibrant(report),
     ]
-    body = "\n".join(parts)
-    title = escape(f"{report['name']}: training report")
-    return (
-        f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}</title>\n"
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
-
-
-def _picture(png: bytes, name: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
-    return f"<img alt='{escape(name)}' src='data:image/png;base64,{data}'>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(kind: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{kind}>{escape(cell)}</{kind}>" for cell in cells) + "</tr>"
-
-    top = line("th", head) if any(head) else ""
-    return "<table>" + top + "".join(line("td", row) for row in rows) + "</table>"
+    return page(f"{report['name']}: training report", "\n".join(parts))
 
 
 def _percent(value: float | None) -> str:
@@ -111,7 +83,7 @@ def _scores(report: Mapping[str, Any]) -> Iterator[str]:
             )
             for name, s in report["scores"][kind].items()
         ]
-        yield f"<h3>{title} patterns</h3>" + _table(head, rows)
+        yield f"<h3>{title} patterns</h3>" + table(head, rows)
     yield (
         f"<p>All phases right at once: {_percent(report['exact_match'])}. Phases below the "
         "detection limit are not judged here.</p>"
@@ -122,7 +94,7 @@ def _learning(report: Mapping[str, Any]) -> Iterator[str]:
     if not report["learning"]:
         return
     yield "<h2>Learning curves</h2>"
-    yield _picture(draw_learning(report["learning"]), "learning curves")
+    yield picture(draw_learning(report["learning"]), "learning curves")
     yield (
         "<p class='note'>A ring marks the weights that are kept, a dashed line the epoch after "
         "which there was no more gain. Losses of training are means over an epoch while the "
@@ -135,24 +107,24 @@ def _confusion_counts(phases: Mapping[str, Any]) -> str:
             "below the limit: found", "missed")  # fmt: skip
     keys = ("true_present", "false_absent", "true_absent", "false_present",
             "below_detection_limit_found", "below_detection_limit_missed")  # fmt: skip
-    return _table(head, [(name, *(str(c[key]) for key in keys)) for name, c in phases.items()])
+    return table(head, [(name, *(str(c[key]) for key in keys)) for name, c in phases.items()])
 
 
 def _limits(detection: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    for key, table in detection.items():
+    for key, measured in detection.items():
         if key == "false_presence":
             continue
         rows = []
         for name in names:
-            entry = table["phases"][name]
+            entry = measured["phases"][name]
             limits = [entry[kind]["limits"][level] for kind in ("all", "visible")
                       for level in ("0.5", "0.9")]  # fmt: skip
             rows.append((name, *("not reached" if v is None else _number(v) for v in limits)))
-        head = (f"found from this {table['label']} on", "50 % (all)", "90 % (all)",
+        head = (f"found from this {measured['label']} on", "50 % (all)", "90 % (all)",
                 "50 % (visible)", "90 % (visible)")  # fmt: skip
-        yield _table(head, rows)
+        yield table(head, rows)
     rows = [(name, _percent(detection["false_presence"][name])) for name in names]
-    yield _table(("said to be there where it is not", ""), rows)
+    yield table(("said to be there where it is not", ""), rows)
 
 
 def _calibrant(report: Mapping[str, Any]) -> Iterator[str]:
@@ -160,12 +132,12 @@ def _calibrant(report: Mapping[str, Any]) -> Iterator[str]:
         return
     found = report["calibrant"]
     yield f"<h2>Instrument, from {escape(found['calibrant'])}</h2>"
-    yield _picture(draw_instrument(found), "line widths of the calibrant")
+    yield picture(draw_instrument(found), "line widths of the calibrant")
     rows = [
         (name, _range(entry["before"]), _range(entry["after"]))
         for name, entry in found["ranges"].items()
     ]
-    yield _table(("[synthesis] key", "recipe", "with the calibrant"), rows)
+    yield table(("[synthesis] key", "recipe", "with the calibrant"), rows)
 
 
 def _range(value: Any) -> str:

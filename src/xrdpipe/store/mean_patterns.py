@@ -36,7 +36,10 @@ class MeanPattern:
 
 
 def mean_patterns(
-    source: PatternsFile, members: BoolArray, read: Callable[[int], None] = lambda rows: None
+    source: PatternsFile,
+    members: BoolArray,
+    read: Callable[[int], None] = lambda rows: None,
+    errors: bool = True,
 ) -> list[MeanPattern]:
     """Mean pattern of each group.
 
@@ -48,6 +51,8 @@ def mean_patterns(
         Shape (M, N), True where a row belongs to a group.
     read
         Called with the number of rows read so far.
+    errors
+        Whether they are wanted: without, half as much is read.
 
     Raises
     ------
@@ -60,27 +65,33 @@ def mean_patterns(
             f"{source.path} has {source.n_rows} rows; expected {columns}: the map belongs to other "
             "patterns."
         )
+    has_errors = errors and "I_errors" in source.signals
     bins = source.radial_axis.size
     total, variance = np.zeros((groups, bins)), np.zeros((groups, bins))
     count, rows = np.zeros((groups, bins)), np.zeros(groups, np.int64)
     wanted: BoolArray = np.any(members, axis=0)
     for first in range(0, source.n_rows, ROWS_AT_ONCE):
-        part = slice(first, first + ROWS_AT_ONCE)
-        if wanted[part].any():
-            patterns = source.rows(first, first + ROWS_AT_ONCE)
-            weight = members[:, part].astype(np.float64)
-            there = np.isfinite(patterns.intensity)
-            total += weight @ np.where(there, patterns.intensity, 0)
-            count += weight @ there
-            rows += (members[:, part] & there.any(axis=1)).sum(axis=1)
-            if patterns.intensity_errors is not None:
-                variance += weight @ np.where(there, patterns.intensity_errors, 0) ** 2
-        read(min(first + ROWS_AT_ONCE, source.n_rows))
+        last = min(first + ROWS_AT_ONCE, source.n_rows)
+        if wanted[first:last].any():
+            intensity = source.signal("I", first, last)
+            weight = members[:, first:last].astype(np.float64)
+            there = np.isfinite(intensity)
+            total += weight @ np.where(there, intensity, 0)
+            # Most bins have data in every row or in none: only the others are counted one by one.
+            always = there.all(axis=0)
+            sometimes = there.any(axis=0) & ~always
+            count += weight.sum(axis=1)[:, None] * always
+            count[:, sometimes] += weight @ there[:, sometimes]
+            rows += (members[:, first:last] & there.any(axis=1)).sum(axis=1)
+            if has_errors:
+                sigma = source.signal("I_errors", first, last)
+                variance += weight @ np.where(there, sigma, 0).astype(np.float64) ** 2
+        read(last)
     seen = count > 0
     number = np.where(seen, count, 1)
     mean = np.where(seen, total / number, np.nan)
-    errors = np.where(seen, np.sqrt(variance) / number, np.nan)
-    has_errors = "I_errors" in source.signals
+    deviation = np.where(seen, np.sqrt(variance) / number, np.nan)
     return [
-        MeanPattern(mean[m], errors[m] if has_errors else None, int(rows[m])) for m in range(groups)
+        MeanPattern(mean[m], deviation[m] if has_errors else None, int(rows[m]))
+        for m in range(groups)
     ]

@@ -34,7 +34,7 @@ from xrdpipe.store.nexus import (
 )
 from xrdpipe.store.parts import Rows
 from xrdpipe.store.writing import whole_hdf5
-from xrdpipe.types import FrameRecord, Grid, Mask, Patterns, ScanHint
+from xrdpipe.types import FloatArray, FrameRecord, Grid, Mask, Patterns, ScanHint
 
 HC = 12.398419843320026
 """h·c in keV·Å (2019 SI, exact constants)."""
@@ -611,6 +611,12 @@ class PatternsFile:
                 variant=self.variant,
                 polarization_factor=self.polarization_factor,
             )
+
+    def signal(self, name: str, start: int, stop: int) -> FloatArray:
+        """Rows start … stop − 1 of one of ``signals``."""
+        with sound(str(self.path)):
+            values: FloatArray = self._data[name][start : min(stop, self.n_rows)]
+            return values
 
     def run_key(self) -> str:
         """The key of the run that made the data (last stage)."""
