@@ -33,7 +33,6 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 
-suppress_warnings = ["toc.not_readable"]  # pages that another installation may lack
 
 myst_heading_anchors = 3
 smartquotes_action = "qe"  # two dashes begin an option

@@ -1048,9 +1048,13 @@ class ReportConfig(Config):
         None,
         flags=("-o",),
         metavar="FILE",
+        group="Output and running",
     )
     images: Path | None = option(
-        "Also write every map as PNG (300 dpi) and SVG into this folder.", None, metavar="FOLDER"
+        "Also write every map as PNG (300 dpi) and SVG into this folder.",
+        None,
+        metavar="FOLDER",
+        group="Output and running",
     )
 
 
@@ -1068,27 +1072,35 @@ class ExportConfig(Config):
         None,
         flags=("-o",),
         metavar="PATH",
+        group="Output and running",
     )
     pixel: tuple[str, ...] = option(
         "xye: the pattern of one pixel, counted from 0. May be given several times.",
         (),
         metavar="Y,X",
+        group="Patterns",
     )
     region: tuple[str, ...] = option(
         "xye: the mean of a rectangle of pixels, the last row and column not included. May be "
         "given several times.",
         (),
         metavar="Y0:Y1,X0:X1",
+        group="Patterns",
     )
     phase: tuple[str, ...] = option(
         "xye: the mean of the pixels where this phase is present. May be given several times.",
         (),
         metavar="NAME",
+        group="Patterns",
     )
     variant: Literal["masked", "unmasked"] | None = option(
-        "xye: which variant of the patterns (default: the one the map was made from).", None
+        "xye: which variant of the patterns (default: the one the map was made from).",
+        None,
+        group="Patterns",
     )
-    header: bool = option("xye: six comment lines above the numbers say what they are.", True)
+    header: bool = option(
+        "xye: six comment lines above the numbers say what they are.", True, group="Patterns"
+    )
 
     def check_together(self) -> None:
         """Refuse options of .xye files for the other formats."""
