@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.map_colors import NO_DATA_COLOR, ColorClass, combinations, statuses
 from xrdpipe.maps import PhaseMap
 from xrdpipe.pictures import (
     LONGEST,
-    NO_DATA_COLOR,
-    PHASE_COLORS,
     axis_label,
     equal_units,
     literal,
@@ -25,32 +24,7 @@ from xrdpipe.pictures import (
     show_on_scan,
     shown_unit,
 )
-from xrdpipe.schema import UNDETERMINED, UNKNOWN, FrameStatus, PixelStatus
 from xrdpipe.types import Scan
-
-MORE_COLORS = ("#332288", "#999933", "#882255")
-"""Of Tol's muted scheme: for combinations, once the phases' own colours are used up."""
-
-NONE_COLOR, UNKNOWN_COLOR, UNDETERMINED_COLOR, OTHERS_COLOR = (
-    "#000000", "#AA4466", "#E6E6E6", "#FFFFFF",
-)  # fmt: skip
-
-MOST_COMBINATIONS = 9
-"""Shown by name; more colours cannot be told apart."""
-
-STATUS_COLORS = {
-    FrameStatus.PENDING: "#FFFFFF",
-    FrameStatus.OK: "#9ECAE1",
-    FrameStatus.MISSING: "#BBBBBB",
-    FrameStatus.UNREADABLE: "#E69F00",
-    FrameStatus.CORRUPT: "#D55E00",
-    FrameStatus.WRONG_SHAPE: "#CC79A7",
-    FrameStatus.EMPTY: "#F0E442",
-    FrameStatus.DUPLICATE: "#999933",
-    FrameStatus.SKIPPED: "#777777",
-    PixelStatus.OUTSIDE_GRID: "#0072B2",
-    PixelStatus.MODEL_FAILED: "#000000",
-}
 
 LEFT, GAP = 0.75, 0.1
 """Inches for what is written left of a map, and to its colour bar or legend."""
@@ -66,23 +40,6 @@ HIGHEST, LOWEST = 1.3, 0.9
 
 LENGTHS = ("m", "dm", "cm", "mm", "um", "µm", "μm", "micron", "nm", "pm")
 """Units that a scale bar makes sense for."""
-
-
-@dataclass(frozen=True)
-class ColorClass:
-    """One kind of pixel of a map that is no number.
-
-    Parameters
-    ----------
-    label, color
-        As the legend says and shows it.
-    count
-        Pixels of it.
-    """
-
-    label: str
-    color: str
-    count: int
 
 
 @dataclass(frozen=True)
@@ -117,77 +74,15 @@ class MapPanel:
 
 
 def composite(phase_map: PhaseMap) -> MapPanel:
-    """Which phases are present together: every frequent combination in a colour of its own.
-
-    One phase alone keeps its colour. The rare combinations of maps with many phases share one;
-    pixels of none of the phases are told apart by whether the model knows what it sees.
-    """
-    codes = np.asarray(phase_map.combination, np.int64).copy()
-    none, unknown, undetermined, lost = 0, -2, -3, -1
-    codes[(codes == none) & (phase_map.winner == UNKNOWN)] = unknown
-    codes[(codes == none) & (phase_map.winner == UNDETERMINED)] = undetermined
-    found, counts = np.unique(codes, return_counts=True)
-    number = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    by_count = sorted((code for code in number if code > 0), key=lambda c: (-number[c], c))
-    named, rest = by_count[:MOST_COMBINATIONS], by_count[MOST_COMBINATIONS:]
-    if len(rest) == 1:
-        named, rest = by_count[: MOST_COMBINATIONS + 1], []
-    colors = _combination_colors(named)
-    classes = [
-        ColorClass(combination_label(code, phase_map.phase_names), colors[code], number[code])
-        for code in named
-    ]
-    places = {code: place for place, code in enumerate(named)}
-    if rest:
-        places |= dict.fromkeys(rest, len(classes))
-        count = sum(number[code] for code in rest)
-        classes.append(ColorClass(f"{len(rest)} rarer combinations", OTHERS_COLOR, count))
-    for code, label, color in (
-        (none, "none of the phases", NONE_COLOR),
-        (unknown, "none of them, something unknown", UNKNOWN_COLOR),
-        (undetermined, "undetermined", UNDETERMINED_COLOR),
-        (lost, "no result", NO_DATA_COLOR),
-    ):
-        if code in number:
-            places[code] = len(classes)
-            classes.append(ColorClass(label, color, number[code]))
-    values = np.array([places[code] for code in found.tolist()], np.int16)
-    indices = values[np.searchsorted(found, codes)]
-    return MapPanel("phases present together", indices, classes=tuple(classes))
-
-
-def combination_label(code: int, names: Sequence[str]) -> str:
-    """The phases of Σ 2^k, joined."""
-    return " + ".join(name for k, name in enumerate(names) if code >> k & 1)
-
-
-def _combination_colors(codes: Sequence[int]) -> dict[int, str]:
-    """A phase alone has its own colour, combinations those that are left."""
-    colors: dict[int, str] = {}
-    for code in codes:
-        if code & (code - 1) == 0:
-            own = PHASE_COLORS[(code.bit_length() - 1) % len(PHASE_COLORS)]
-            if own not in colors.values():
-                colors[code] = own
-    free = [c for c in (*PHASE_COLORS[::-1], *MORE_COLORS) if c not in colors.values()]
-    for code in codes:
-        if code not in colors:
-            colors[code] = free.pop(0)
-    return colors
+    """Which phases are present together."""
+    indices, classes = combinations(phase_map)
+    return MapPanel("phases present together", indices, classes=classes)
 
 
 def status_panel(phase_map: PhaseMap) -> MapPanel:
     """What became of every pixel."""
-    members = [*FrameStatus, *PixelStatus]
-    there = [m for m in members if (phase_map.status == m).any()]
-    indices = np.zeros(phase_map.status.shape, np.int16)
-    classes = []
-    for place, member in enumerate(there):
-        same = phase_map.status == member
-        indices[same] = place
-        label = member.name.lower().replace("_", " ")
-        classes.append(ColorClass(label, STATUS_COLORS[member], int(same.sum())))
-    return MapPanel("status", indices, classes=tuple(classes))
+    indices, classes = statuses(phase_map)
+    return MapPanel("status", indices, classes=classes)
 
 
 def draw_panels(

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe.crystal import PhaseLines
-from xrdpipe.pictures import PHASE_COLORS, literal
+from xrdpipe.map_colors import PHASE_COLORS
+from xrdpipe.pictures import literal
 
 MOST_ROWS = 8
 """Phases whose lines are drawn below a pattern."""

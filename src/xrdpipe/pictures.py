@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrdpipe.map_colors import NO_DATA_COLOR, PHASE_COLORS, combinations
 from xrdpipe.maps import PhaseMap
 from xrdpipe.masks import Component
 from xrdpipe.schema import FrameStatus
 from xrdpipe.types import BoolArray, Grid, Scan, ScanAxis
 
-# Okabe & Ito's colours, told apart by colour-blind readers; black and grey are kept for
-# "none present" and "no data".
-PHASE_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-NO_DATA_COLOR = "#BBBBBB"
 MAX_PANELS = 12
 LONGEST = 12
 """Longer maps are stretched: at equal scale a line would be a hair."""
@@ -159,51 +156,25 @@ def shown_unit(units: str) -> str:
 
 
 def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
-    """Each combination of present phases in its own colour, the frequent ones in the legend."""
+    """Each combination of present phases in its own colour."""
+    from matplotlib.colors import to_rgb
     from matplotlib.patches import Patch
 
-    combination = phase_map.combination
-    codes, counts = np.unique(combination, return_counts=True)
-    colors = {int(code): _color(int(code), len(phase_map.phase_names)) for code in codes}
-    picture = np.zeros((*combination.shape, 3))
-    for code, color in colors.items():
-        picture[combination == code] = color
-    show_on_scan(axis, phase_map.scan, picture)
+    indices, classes = combinations(phase_map)
+    show_on_scan(axis, phase_map.scan, np.array([to_rgb(kind.color) for kind in classes])[indices])
     axis.set_title("phases together", fontsize=9)
-    order = np.argsort(-counts)[:10]
     handles = [
         Patch(
-            facecolor=tuple(colors[int(codes[i])].tolist()),
+            facecolor=kind.color,
             edgecolor="black",
             linewidth=0.3,
-            label=f"{_label(int(codes[i]), phase_map.phase_names)} ({counts[i]})",
+            label=f"{literal(kind.label)} ({kind.count})",
         )
-        for i in order
+        for kind in classes
     ]
     axis.legend(
         handles=handles, fontsize=6.5, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False
     )
-
-
-def _color(code: int, n_phases: int) -> NDArray[np.float64]:
-    """Mean of the colours of the present phases; black for none, grey for no result."""
-    from matplotlib.colors import to_rgb
-
-    if code < 0:
-        return np.array(to_rgb(NO_DATA_COLOR))
-    present = [k for k in range(n_phases) if code >> k & 1]
-    if not present:
-        return np.zeros(3)
-    mixed = np.mean([to_rgb(PHASE_COLORS[k % len(PHASE_COLORS)]) for k in present], axis=0)
-    # Mixtures are darkened, so that they differ from every single phase.
-    return np.asarray(mixed * max(1 - 0.22 * (len(present) - 1), 0.3), np.float64)
-
-
-def _label(code: int, names: tuple[str, ...]) -> str:
-    if code < 0:
-        return "no result"
-    present = [name for k, name in enumerate(names) if code >> k & 1]
-    return " + ".join(present) or "none"
 
 
 MASK_COLORS = ("#0072B2", *(c for c in PHASE_COLORS if c != "#0072B2"), "#FFFFFF", "#882255")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xrdpipe.pictures import PHASE_COLORS
+from xrdpipe.map_colors import PHASE_COLORS
 
 MARKERS = "osD^vPX"
 """One per phase beside its colour, so that colour is never all that tells two phases apart."""

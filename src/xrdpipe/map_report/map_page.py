@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xrdpipe.crystal import HC
+from xrdpipe.map_colors import PHASE_COLORS
 from xrdpipe.map_pictures import (
     MapPanel,
     composite,
@@ -28,7 +29,6 @@ from xrdpipe.map_report.measured import GroupMean, Measured, SinglePixel
 from xrdpipe.map_report.summary import PhaseSummary, Summary
 from xrdpipe.page import page, picture, table
 from xrdpipe.pattern_pictures import Curve, MarkedPhase, PatternAxis, draw_pattern
-from xrdpipe.pictures import PHASE_COLORS
 from xrdpipe.store.map_record import MapRecord
 from xrdpipe.types import FloatArray, Scan
 
