@@ -342,4 +342,4 @@ def test_labels_beside_sentences_need_no_heading(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "28")
     terminal.show((Table((), (("layout", "six frames of a small map"), ("warning", "odd"))),))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["layout   six frames of a", "         small map", "warning  odd"]
+    assert lines == ["layout   six frames of a small", "         map", "warning  odd"]
