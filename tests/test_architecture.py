@@ -34,6 +34,7 @@ LAYERS = [
     {"classical"},
     {"nn"},
     {"store", "pictures", "training_pictures"},
+    {"viewer"},
     {"stages"},
     {"pipeline", "campaign"},
     {"cluster", "cluster_worker", "shards"},
@@ -51,6 +52,7 @@ OWNERS = {
     "rich": {"cli"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file
     "hdf5plugin": {"frames", "stages"},
+    "bokeh": {"viewer"},
     "dask": {"cluster"},
     "distributed": {"cluster", "cluster_worker"},
     "dask_jobqueue": {"cluster"},
@@ -106,7 +108,7 @@ def test_the_two_simulators_know_nothing_of_each_other(part, other):
 
 
 def test_help_imports_no_heavy_library():
-    heavy = ["torch", "pyFAI", "fabio", "h5py", "scipy", "matplotlib", "gemmi"]
+    heavy = ["torch", "pyFAI", "fabio", "h5py", "scipy", "matplotlib", "gemmi", "bokeh"]
     code = f"import sys, xrdpipe.cli\nprint([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -60,6 +60,7 @@ EXAMPLES = {
     "mask": "xrdpipe mask scan_0042/ --poni ceo2.poni --spots 10 --halo 4 -o cell.edf",
     "validate": "xrdpipe validate patterns.h5",
     "status": "xrdpipe status result/",
+    "view": "xrdpipe view map.h5",
 }
 
 

@@ -911,6 +911,23 @@ class StatusConfig(Config):
 
 
 @dataclass(frozen=True)
+class ViewConfig(Config):
+    """Explore a map in the browser: patterns, lines, fit and frames; also while it grows."""
+
+    map: Path = option("Map file.", argument=True, metavar="MAP")
+    port: int | None = option(
+        "Port of the page (default: 5006, or the next that is free).", None, low=1, high=65535
+    )
+    address: str = option(
+        "Address to listen on; others than 127.0.0.1 let other computers in.",
+        "127.0.0.1",
+        metavar="ADDRESS",
+    )
+    open: bool = option("Open the page, where there is a desktop.", True)
+    wait: bool = option("Wait for a map that is not there yet.", False)
+
+
+@dataclass(frozen=True)
 class ClusterConfig(Config):
     """What one SLURM job of ``--scheduler slurm`` asks for: ``[cluster]`` of a pipeline file.
 
@@ -943,6 +960,7 @@ STAGES: dict[str, type[Config]] = {
     "mask": MaskConfig,
     "validate": ValidateConfig,
     "status": StatusConfig,
+    "view": ViewConfig,
 }
 """Every stage and its options; the faces are made from this table."""
 

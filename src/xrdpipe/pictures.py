@@ -56,8 +56,8 @@ def draw_map(path: Path, phase_map: PhaseMap, title: str) -> None:
         bar.set_label("probability of presence")
     _draw_co_occurrence(axes[n_panels - 1], phase_map)
     for axis in axes[:n_panels]:
-        axis.set_xlabel(_coordinate("x", phase_map.scan.x))
-        axis.set_ylabel(_coordinate("y", phase_map.scan.y))
+        axis.set_xlabel(axis_label("x", phase_map.scan.x))
+        axis.set_ylabel(axis_label("y", phase_map.scan.y))
         axis.tick_params(labelsize=8)
     for axis in axes[n_panels:]:
         axis.axis("off")
@@ -80,7 +80,7 @@ def _answers(phase_map: PhaseMap) -> list[tuple[str, NDArray[np.float32]]]:
 
 def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
     """Draw (ny, nx) values or (ny, nx, 3) colours where they were measured, row 0 at the top."""
-    aspect = "equal" if _equal(scan) else "auto"
+    aspect = "equal" if equal_scale(scan) else "auto"
     if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
         x, y = scan.x_actual[0], scan.y_actual[0]
         # Points that would fill the panel if they lay on a square grid.
@@ -93,11 +93,11 @@ def _show(axis: Any, scan: Scan, values: NDArray[Any], **colors: Any) -> Any:
             axis.invert_yaxis()
         return drawn
     return axis.imshow(
-        values, extent=_extent(scan), aspect=aspect, interpolation="nearest", **colors
+        values, extent=extent_of(scan), aspect=aspect, interpolation="nearest", **colors
     )
 
 
-def _extent(scan: Scan) -> tuple[float, float, float, float]:
+def extent_of(scan: Scan) -> tuple[float, float, float, float]:
     """Outer edges of the pixels as imshow takes them: left, right, bottom, top."""
     left, right = _edges(scan.x, scan.shape[1], scan.y)
     top, bottom = _edges(scan.y, scan.shape[0], scan.x)
@@ -115,7 +115,7 @@ def _edges(axis: ScanAxis | None, n: int, other: ScanAxis | None) -> tuple[float
     return float(axis.values[0]) - step / 2, float(axis.values[-1]) + step / 2
 
 
-def _equal(scan: Scan) -> bool:
+def equal_scale(scan: Scan) -> bool:
     """True if a length is the same along x and y: equal units, or pixels on both axes."""
     if scan.x is None or scan.y is None:
         same = scan.x is None and scan.y is None
@@ -126,7 +126,7 @@ def _equal(scan: Scan) -> bool:
 
 def _ratio(scan: Scan) -> float:
     """Height of a panel over its width."""
-    if _equal(scan):
+    if equal_scale(scan):
         return _side_ratio(scan)
     return 1.0 if scan.irregular else scan.shape[0] / scan.shape[1]
 
@@ -136,11 +136,12 @@ def _side_ratio(scan: Scan) -> float:
     if scan.irregular and scan.x_actual is not None and scan.y_actual is not None:
         spans = [float(np.nanmax(v) - np.nanmin(v)) for v in (scan.y_actual, scan.x_actual)]
         return spans[0] / spans[1] if min(spans) > 0 else 1.0
-    left, right, bottom, top = _extent(scan)
+    left, right, bottom, top = extent_of(scan)
     return (bottom - top) / (right - left)
 
 
-def _coordinate(name: str, axis: ScanAxis | None) -> str:
+def axis_label(name: str, axis: ScanAxis | None) -> str:
+    """Motor and unit, or pixels."""
     if axis is None:
         return f"{name} (pixel)"
     return f"{axis.name} ({axis.units})" if axis.units else axis.name
@@ -152,7 +153,7 @@ def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
 
     combination = phase_map.combination
     codes, counts = np.unique(combination, return_counts=True)
-    colors = {int(code): _color(int(code), len(phase_map.phase_names)) for code in codes}
+    colors = {int(code): combination_color(int(code), len(phase_map.phase_names)) for code in codes}
     picture = np.zeros((*combination.shape, 3))
     for code, color in colors.items():
         picture[combination == code] = color
@@ -164,7 +165,7 @@ def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
             facecolor=tuple(colors[int(codes[i])].tolist()),
             edgecolor="black",
             linewidth=0.3,
-            label=f"{_label(int(codes[i]), phase_map.phase_names)} ({counts[i]})",
+            label=f"{combination_label(int(codes[i]), phase_map.phase_names)} ({counts[i]})",
         )
         for i in order
     ]
@@ -173,21 +174,24 @@ def _draw_co_occurrence(axis: Any, phase_map: PhaseMap) -> None:
     )
 
 
-def _color(code: int, n_phases: int) -> NDArray[np.float64]:
+def combination_color(code: int, n_phases: int) -> NDArray[np.float64]:
     """Mean of the colours of the present phases; black for none, grey for no result."""
-    from matplotlib.colors import to_rgb
-
     if code < 0:
-        return np.array(to_rgb(NO_DATA_COLOR))
+        return _rgb(NO_DATA_COLOR)
     present = [k for k in range(n_phases) if code >> k & 1]
     if not present:
         return np.zeros(3)
-    mixed = np.mean([to_rgb(PHASE_COLORS[k % len(PHASE_COLORS)]) for k in present], axis=0)
+    mixed = np.mean([_rgb(PHASE_COLORS[k % len(PHASE_COLORS)]) for k in present], axis=0)
     # Mixtures are darkened, so that they differ from every single phase.
     return np.asarray(mixed * max(1 - 0.22 * (len(present) - 1), 0.3), np.float64)
 
 
-def _label(code: int, names: tuple[str, ...]) -> str:
+def _rgb(color: str) -> NDArray[np.float64]:
+    return np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def combination_label(code: int, names: tuple[str, ...]) -> str:
+    """The present phases in words."""
     if code < 0:
         return "no result"
     present = [name for k, name in enumerate(names) if code >> k & 1]
