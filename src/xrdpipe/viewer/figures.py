@@ -135,7 +135,7 @@ class MapFigure:
         )
         self.figure.add_layout(self.bar, "right")
         self.marker = ColumnDataSource(name="marker")
-        self.outline = ColumnDataSource({"x": [], "y": []}, name="region")
+        self.outline = ColumnDataSource({"x": [], "y": []}, name="outline")
         for color, width in (("white", 3.0), ("black", 1.2)):
             self.figure.rect(
                 "x", "y", "w", "h", fill_alpha=0, line_color=color, line_width=width,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.events import DocumentReady, SelectionGeometry, Tap
+from bokeh.events import SelectionGeometry, Tap
 from bokeh.layouts import column, row
 from bokeh.models import (
     Button,
@@ -28,7 +28,7 @@ from bokeh.models import (
 from xrdpipe.crystal import PhaseLines
 from xrdpipe.errors import InputMissingError, XrdpipeError
 from xrdpipe.store.map_record import MapRecord, read_map_record
-from xrdpipe.viewer.background import Background, Schedule
+from xrdpipe.viewer.background import Background
 from xrdpipe.viewer.baseline import Baseline, baseline_of
 from xrdpipe.viewer.explorer import Explorer
 from xrdpipe.viewer.figures import FrameFigure, MapFigure, PatternFigure, ProbabilityFigure
@@ -70,13 +70,15 @@ class Page:
         Of Bokeh, empty.
     path
         Map file; it may come later, and be replaced.
-    schedule
-        Brings results of other threads back; the document's next tick if not given.
+    background
+        Where long work is done; a thread of its own if not given.
     """
 
-    def __init__(self, document: Document, path: Path, schedule: Schedule | None = None) -> None:
+    def __init__(
+        self, document: Document, path: Path, background: Background | None = None
+    ) -> None:
         self.document, self.path = document, path
-        self.background = Background(schedule or document.add_next_tick_callback)
+        self.background = background or Background(document.add_next_tick_callback)
         self.explorer: Explorer | None = None
         self._stamp: Stamp | None = None
         self._baseline: Baseline | None = None
@@ -285,7 +287,7 @@ class Page:
             args={"map": figure, "wish": self.wish, "done": self.done, "follow": self.follow},
             code=MOVES,
         )
-        self.document.js_on_event(DocumentReady, script)
+        figure.js_on_change("inner_width", script)  # once it is drawn
 
     # --- what happens ------------------------------------------------------------------------
 

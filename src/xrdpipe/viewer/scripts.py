@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 MOVES = """
+// Called at every change of size; the page may have been built anew since.
+if (window.xrdpipe?.wish === wish) return
+window.xrdpipe?.keys.abort()
+window.xrdpipe = {wish, keys: new AbortController()}
 // One request at a time is under way; what comes meanwhile is added up, so that nothing piles up
 // behind a slow line.
 const later = {right: 0, down: 0, at: null}
@@ -28,7 +32,7 @@ document.addEventListener("keydown", (event) => {
   later.right += far * step[0]
   later.down += far * step[1]
   send()
-})
+}, {signal: window.xrdpipe.keys.signal})
 map.on_event("mousemove", (event) => {
   if (!follow.active) return
   later.at = [event.x, event.y]
