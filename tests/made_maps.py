@@ -31,7 +31,8 @@ def pattern_of(row: int) -> np.ndarray:
 def write_rows(path: Path, rows: int) -> Path:
     """A patterns file of ``rows`` patterns with errors."""
     intensity = np.array([pattern_of(row) for row in range(rows)], np.float32)
-    with h5py.File(path, "w") as file:
+    temporary = path.with_name(path.name + ".new")  # who has the old one open keeps it
+    with h5py.File(temporary, "w") as file:
         data = file.create_group("entry/data")
         data["I"], data["I_errors"] = intensity, np.sqrt(intensity + 1)
         data["I"].attrs["units"] = "arbitrary units"
@@ -40,7 +41,7 @@ def write_rows(path: Path, rows: int) -> Path:
         file["entry/instrument/monochromator/wavelength"] = GRID.wavelength
         file["entry/frames/status"] = np.full(rows, FrameStatus.OK, np.uint8)
         file["entry/frames/index"] = np.arange(rows) + 1
-    return path
+    return temporary.replace(path)
 
 
 def grid_scan(ny: int, nx: int) -> Scan:

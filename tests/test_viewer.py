@@ -168,7 +168,8 @@ def test_a_pixel_brings_its_pattern_and_its_words(explorer):
     facts = explorer.facts
     assert facts.place == "row 1, column 2 · sx = 104 um · sy = -5 um"
     assert facts.frame == "frame 9: good"
-    assert facts.answer == "phase 0 + phase 1 (unknown score 0.00, threshold 0.70)"
+    assert facts.answer == "phase 0 + phase 1"
+    assert facts.unknown == "unknown score 0.00, threshold 0.70"
     np.testing.assert_allclose(facts.probability, [0.8, 0.9, 0.0], atol=1e-6)
     explorer.step(1, -1)
     assert explorer.row == 3
@@ -373,6 +374,9 @@ def test_blocks_are_means_of_what_is_known():
 class AtOnce(Background):
     """Work that is done before :meth:`start` returns."""
 
+    def soon(self, kind, then):
+        then()
+
     def start(self, kind, work, then, failed):
         try:
             result = work()
@@ -383,7 +387,8 @@ class AtOnce(Background):
 
 
 def page_of(path: Path) -> Page:
-    return Page(Document(), path, AtOnce(lambda work: None))
+    document = Document()
+    return Page(document, path, AtOnce(document))
 
 
 def source(page: Page, name: str) -> dict:
@@ -405,7 +410,7 @@ def test_a_click_shows_the_pixel(tmp_path):
     )
     # There is no model of that name.
     assert page.fit.disabled
-    assert "No fit: model 'made-up'" in page.problem.text
+    assert "No fit: model &#x27;made-up&#x27;" in page.notes.text
     page.close()
 
 
@@ -454,7 +459,10 @@ def test_sliders_decide_anew(tmp_path):
     assert page.explorer.thresholds.tolist() == [0.95, 0.1, 0.95]
     page.which.value = "phase 2"
     assert page.threshold.value == 0.95
+    page.which.value = "phase 1"
+    assert page.threshold.value == 0.1
     page.which.value = ALL_PHASES
+    assert page.threshold.value == 0.95
     assert page.explorer.thresholds.tolist() == [0.95, 0.1, 0.95]
     page.unknown.value = 0.2
     assert page.explorer.unknown_threshold == 0.2

@@ -211,7 +211,7 @@ def test_region_slider_and_files(view, tmp_path):
     np.testing.assert_allclose(data(page, "region")["y"], mean, rtol=1e-6)
     picture(page, "region")
     with page.expect_download() as waiting:
-        page.get_by_role("button", name="save the region's mean (.xye)").click()
+        page.get_by_role("button", name="save region mean (.xye)").click()
     saved = tmp_path / "saved.xye"
     waiting.value.save_as(saved)
     assert waiting.value.suggested_filename == "map_mean_of_6_external.xye"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from bokeh.document import Document
+
+MOMENT = 40
+"""Milliseconds."""
 
 T = TypeVar("T")
-
-Schedule = Callable[[Callable[[], None]], Any]
-"""Has something done in the thread of the page."""
 
 
 class Background:
@@ -17,12 +19,14 @@ class Background:
 
     Parameters
     ----------
-    schedule
-        Brings a result back to the page.
+    document
+        Of the page: results come back to its thread.
     """
 
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
+    def __init__(self, document: Document) -> None:
+        self._schedule = document.add_next_tick_callback
+        self._later = document.add_timeout_callback
+        self._asked: set[str] = set()
         self._pool = ThreadPoolExecutor(1)
         self._latest: dict[str, int] = {}
 
@@ -51,6 +55,17 @@ class Background:
             self._schedule(lambda: then(result) if current() else None)
 
         self._pool.submit(carry_out)
+
+    def soon(self, kind: str, then: Callable[[], None]) -> None:
+        """Do something in a moment, once for all that ask until then: a slider asks often."""
+        if kind not in self._asked:
+            self._asked.add(kind)
+
+            def carry_out() -> None:
+                self._asked.discard(kind)
+                then()
+
+            self._later(carry_out, MOMENT)
 
     def forget(self, kind: str) -> int:
         """What is under way of a kind does not count any more."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from xrdpipe.store.frame_origin import frame_origin
 from xrdpipe.store.map_record import MapRecord
 from xrdpipe.types import BoolArray
 from xrdpipe.viewer.plane import Pixel, Plane, plane_of
-from xrdpipe.viewer.raw_frames import RawFrames
 from xrdpipe.viewer.spectra import Spectra, Spectrum
 from xrdpipe.viewer.views import STATUS_WORDS, MapView, pixels, view_of
+
+if TYPE_CHECKING:
+    from xrdpipe.viewer.raw_frames import RawFrames
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -34,15 +36,16 @@ class PixelFacts:
 
     Parameters
     ----------
-    place, frame, answer
-        One line each.
+    answer, unknown, place, frame
+        One line each; ``unknown`` is empty where the model cannot tell.
     probability, spread
         Shape (K,), NaN where undetermined.
     """
 
+    answer: str
+    unknown: str
     place: str
     frame: str
-    answer: str
     probability: NDArray[np.float32]
     spread: NDArray[np.float32]
 
@@ -172,9 +175,10 @@ class Explorer:
         phase_map = self.phase_map
         everywhere = (slice(None), *self.pixel)
         return PixelFacts(
+            self._answer(),
+            self._unknown(),
             self._place(),
             self._frame(),
-            self._answer(),
             phase_map.probability[everywhere],
             phase_map.spread[everywhere],
         )
@@ -211,17 +215,18 @@ class Explorer:
         phase_map = self.phase_map
         winner = int(phase_map.winner[self.pixel])
         if winner >= 0:
-            text = combination_label(int(phase_map.combination[self.pixel]), self.names)
-        else:
-            text = {
-                schema.NONE_PRESENT: "none of the phases",
-                schema.UNKNOWN: "none of the phases, but something unknown",
-                schema.UNDETERMINED: "undetermined: the lines of some phases are not covered",
-            }.get(winner, "no result")
-        score = float(phase_map.unknown[self.pixel])
-        if np.isfinite(score) and phase_map.unknown_threshold is not None:
-            text += f" (unknown score {score:.2f}, threshold {phase_map.unknown_threshold:.2f})"
-        return text
+            return combination_label(int(phase_map.combination[self.pixel]), self.names)
+        return {
+            schema.NONE_PRESENT: "none of the phases",
+            schema.UNKNOWN: "none of the phases, but something unknown",
+            schema.UNDETERMINED: "undetermined: the lines of some phases are not covered",
+        }.get(winner, "no result")
+
+    def _unknown(self) -> str:
+        score = float(self.phase_map.unknown[self.pixel])
+        if self.unknown_threshold is None or not np.isfinite(score):
+            return ""
+        return f"unknown score {score:.2f}, threshold {self.unknown_threshold:.2f}"
 
     # --- the region --------------------------------------------------------------------------
 
@@ -251,6 +256,8 @@ class Explorer:
         InputError
             If the patterns do not say where they are.
         """
+        from xrdpipe.viewer.raw_frames import RawFrames  # with what reads images and geometries
+
         folder = self.record.patterns.resolve().parent
         return RawFrames(frame_origin(self.spectra.any), (Path.cwd(), folder, *folder.parents[:2]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.models import (
@@ -33,12 +33,14 @@ from numpy.typing import NDArray
 
 from xrdpipe.crystal import PhaseLines
 from xrdpipe.pictures import NO_DATA_COLOR, PHASE_COLORS
-from xrdpipe.viewer.baseline import FitCurve
 from xrdpipe.viewer.plane import Pixel, Plane
-from xrdpipe.viewer.raw_frames import FramePicture, Ring
 from xrdpipe.viewer.scripts import EQUAL_SCALE
 from xrdpipe.viewer.spectra import Spectrum
 from xrdpipe.viewer.views import MapView
+
+if TYPE_CHECKING:
+    from xrdpipe.viewer.baseline import FitCurve
+    from xrdpipe.viewer.raw_frames import FramePicture, Ring
 
 PATTERN_COLOR, OTHER_COLOR, FIT_COLOR, REGION_COLOR = "#222222", "#999999", "#AA0044", "#332288"
 
@@ -242,6 +244,7 @@ class PatternFigure:
                 name="pattern",
             )
         )
+        self.figure.xaxis.visible = False  # the lines below have the same
         self.sources: dict[str, ColumnDataSource] = {}
         self._band = ColumnDataSource({"x": [], "low": [], "high": []}, name="errors")
         band = self.figure.varea("x", "low", "high", fill_color="#888888", fill_alpha=0.35,
@@ -351,7 +354,7 @@ class PatternFigure:
         spans = self.figure.vspan(
             x="x", line_color=color, line_alpha="alpha", line_width=1.2, source=up
         )
-        return [spans, drawn, target]
+        return [drawn, spans, target]
 
     def show(self, spectra: Sequence[Spectrum]) -> None:
         """Draw the patterns of a pixel; none clears them."""
@@ -403,7 +406,7 @@ class ProbabilityFigure:
                 toolbar_location=None,
                 width=330,
                 height=int(np.clip((10 if many else 20) * phases, 24, 170)) + 42,
-                x_axis_label="probability of presence (whisker: ± spread, line: threshold)",
+                x_axis_label="probability of presence ± spread",
                 name="probabilities",
             )
         )
@@ -526,6 +529,7 @@ class FrameFigure:
         for size_of in ("inner_width", "inner_height"):
             self.figure.js_on_change(size_of, fit)
         self.extent.js_on_change("data", fit)
+        self.clear()
 
     def show(self, picture: FramePicture, rings: Sequence[Sequence[Ring]]) -> None:
         """Draw a frame with the rings of each phase."""

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.document import Document
@@ -18,10 +18,9 @@ from bokeh.models import (
     ColumnDataSource,
     CustomJS,
     Div,
+    RadioButtonGroup,
     Select,
     Slider,
-    TabPanel,
-    Tabs,
     Toggle,
 )
 
@@ -29,13 +28,15 @@ from xrdpipe.crystal import PhaseLines
 from xrdpipe.errors import InputMissingError, XrdpipeError
 from xrdpipe.store.map_record import MapRecord, read_map_record
 from xrdpipe.viewer.background import Background
-from xrdpipe.viewer.baseline import Baseline, baseline_of
 from xrdpipe.viewer.explorer import Explorer
 from xrdpipe.viewer.figures import FrameFigure, MapFigure, PatternFigure, ProbabilityFigure
-from xrdpipe.viewer.raw_frames import FramePicture, Ring
 from xrdpipe.viewer.scripts import MOVES, SAVE
 from xrdpipe.viewer.spectra import Spectrum, mean_of_rows
 from xrdpipe.viewer.views import TOGETHER, choices, pixels
+
+if TYPE_CHECKING:
+    from xrdpipe.viewer.baseline import Baseline
+    from xrdpipe.viewer.raw_frames import FramePicture, Ring
 
 LOOK_EVERY = 2000
 """Milliseconds between two looks at the map file."""
@@ -78,10 +79,12 @@ class Page:
         self, document: Document, path: Path, background: Background | None = None
     ) -> None:
         self.document, self.path = document, path
-        self.background = background or Background(document.add_next_tick_callback)
+        self.background = background or Background(document)
         self.explorer: Explorer | None = None
         self._stamp: Stamp | None = None
         self._baseline: Baseline | None = None
+        self._no_fit = ""
+        self._showing = False
         self._mean: Spectrum | None = None
         document.title = f"{path.name} - xrdpipe"
         self.message = Div(
@@ -128,7 +131,7 @@ class Page:
             before.close()
         self.background.forget("mean")
         if not same:
-            self._baseline = None
+            self._baseline, self._no_fit = None, ""
             self.build()
         self.map.place(explorer.plane)
         self._update_map()
@@ -162,38 +165,30 @@ class Page:
         self.notes = Div(styles=FONT, sizing_mode="stretch_width", name="notes")
         controls = self._map_controls()
         buttons = self._pattern_buttons()
-        self.tabs = Tabs(
-            tabs=[
-                TabPanel(
-                    title="Pattern",
-                    child=column(
-                        buttons,
-                        self.notes,
-                        self.pattern.figure,
-                        self.pattern.strip,
-                        sizing_mode="stretch_both",
-                    ),
-                ),
-                TabPanel(
-                    title="Raw frame",
-                    child=column(self.frame_text, self.frame.figure, sizing_mode="stretch_both"),
-                ),
-            ],
-            sizing_mode="stretch_both",
+        self.tabs = RadioButtonGroup(
+            labels=["Pattern", "Raw frame"], active=0, width=170, height=28, margin=(2, 5, 2, 5),
             name="tabs",
+        )  # fmt: skip
+        self.tabs.on_change("active", lambda attr, old, new: self._turn())
+        self.about_pattern = column(
+            self.notes, self.pattern.figure, self.pattern.strip, sizing_mode="stretch_both"
         )
-        self.tabs.on_change("active", lambda attr, old, new: self._update_frame())
+        self.about_frame = column(
+            self.frame_text, self.frame.figure, sizing_mode="stretch_both", visible=False
+        )
         left = column(
             controls,
             self.map.figure,
             self.legend,
             self._thresholds(),
-            self.region_text,
+            row(self.region_text, self.save_region, self.clear, sizing_mode="stretch_width"),
             sizing_mode="stretch_both",
         )
         right = column(
             row(self.facts, self.probability.figure, sizing_mode="stretch_width"),
-            self.tabs,
+            row(self.tabs, buttons, sizing_mode="stretch_width"),
+            self.about_pattern,
+            self.about_frame,
             sizing_mode="stretch_both",
         )
         self.document.add_root(
@@ -257,23 +252,20 @@ class Page:
 
     def _pattern_buttons(self) -> Any:
         small = {"height": 28, "margin": (2, 5, 2, 5)}
-        self.fit = Toggle(label="fit", active=True, width=60, name="fit", **small)
+        self.fit = Toggle(label="fit", active=True, width=60, name="show fit", **small)
         self.fit.on_change("active", lambda attr, old, new: self._update_fit())
-        self.save_pixel = Button(label="save this pattern (.xye)", width=170, name="save", **small)
+        self.save_pixel = Button(label="save pattern (.xye)", width=145, name="save", **small)
         self.save_region = Button(
-            label="save the region's mean (.xye)", width=200, name="save region", disabled=True,
+            label="save region mean (.xye)", width=170, name="save region", disabled=True,
             **small,
         )  # fmt: skip
-        self.clear = Button(
-            label="drop the region", width=120, disabled=True, name="clear", **small
-        )
+        self.clear = Button(label="drop region", width=95, disabled=True, name="clear", **small)
         self.save_pixel.on_click(self._save_pixel)
         self.save_region.on_click(self._save_region)
         self.clear.on_click(lambda: self._select_region(None))
         self.file = ColumnDataSource({"name": [""], "text": [""], "n": [0]}, name="file")
         self.file.js_on_change("data", CustomJS(args={"file": self.file}, code=SAVE))
-        return row(self.fit, self.save_pixel, self.save_region, self.clear,
-                   sizing_mode="stretch_width")  # fmt: skip
+        return row(self.fit, self.save_pixel)
 
     def _bind(self) -> None:
         """Clicks, keys and regions."""
@@ -319,21 +311,30 @@ class Page:
         """The slider shows that of the phase that was chosen."""
         explorer, which = self._explorer, str(self.which.value)
         place = 0 if which == ALL_PHASES else explorer.names.index(which)
+        self._showing = True  # who moves it is not the user
         self.threshold.value = float(explorer.thresholds[place])
+        self._showing = False
 
     def _set_threshold(self, value: float) -> None:
+        if self._showing:
+            return
         which = str(self.which.value)
-        explorer = self._explorer
-        if which != ALL_PHASES and value == explorer.thresholds[explorer.names.index(which)]:
-            return  # the slider moved because another phase was chosen
-        explorer.set_threshold(value, None if which == ALL_PHASES else which)
-        self._update_map()
-        self._update_facts()
+        self._explorer.set_threshold(value, None if which == ALL_PHASES else which)
+        self.background.soon("thresholds", self._decide)
 
     def _set_unknown(self, value: float) -> None:
         self._explorer.set_unknown_threshold(value)
+        self.background.soon("thresholds", self._decide)
+
+    def _decide(self) -> None:
         self._update_map()
         self._update_facts()
+
+    def _turn(self) -> None:
+        """From the pattern to the frame, or back."""
+        self.about_pattern.visible = self.tabs.active == 0
+        self.about_frame.visible = self.tabs.active == 1
+        self._update_frame()
 
     # --- what is shown -----------------------------------------------------------------------
 
@@ -367,7 +368,14 @@ class Page:
             self.problem.text = escape(str(error))
         self.pattern.show(spectra)
         self.save_pixel.disabled = not spectra
-        notes = [explorer.spectra.problem]
+        self._update_notes()
+        self._update_fit()
+        self._update_frame()
+
+    def _update_notes(self) -> None:
+        """What cannot be shown of this map, and why."""
+        explorer = self._explorer
+        notes = [explorer.spectra.problem, self._no_fit]
         if not explorer.record.lines:
             notes.append(
                 "The map holds no lines of its phases: it was made by an older version; map the "
@@ -375,14 +383,12 @@ class Page:
             )
         self.notes.text = escape(" ".join(note for note in notes if note))
         self.notes.visible = any(notes)
-        self._update_fit()
-        self._update_frame()
 
     def _update_facts(self) -> None:
         facts = self._explorer.facts
-        self.facts.text = (
-            f"<b style='font-size:14px'>{escape(facts.answer)}</b><br>{escape(facts.place)}<br>"
-            f"{escape(facts.frame)}"
+        lines = [line for line in (facts.unknown, facts.place, facts.frame) if line]
+        self.facts.text = f"<b style='font-size:14px'>{escape(facts.answer)}</b><br>" + "<br>".join(
+            escape(line) for line in lines
         )
         self.probability.show(facts.probability, facts.spread, self._explorer.thresholds)
 
@@ -396,7 +402,7 @@ class Page:
             self.fit.label = "fit …"
             self.background.start(
                 "baseline",
-                functools.partial(baseline_of, explorer.record),
+                functools.partial(_prepare_fit, explorer.record),
                 self._have_baseline,
                 self._no_baseline,
             )
@@ -412,7 +418,8 @@ class Page:
 
     def _no_baseline(self, error: Exception) -> None:
         self.fit.update(active=False, disabled=True, label="no fit")
-        self._failed("fit", error)
+        self._no_fit = f"No fit: {error}"
+        self._update_notes()
 
     def _update_region(self) -> None:
         explorer = self._explorer
@@ -533,6 +540,12 @@ def _alike(before: Explorer, after: Explorer) -> bool:
         )
 
     return kind(before) == kind(after)
+
+
+def _prepare_fit(record: MapRecord) -> Baseline:
+    from xrdpipe.viewer.baseline import baseline_of  # with what only the fit needs
+
+    return baseline_of(record)
 
 
 def _read_frame(explorer: Explorer, at: int) -> tuple[FramePicture, list[list[Ring]]]:

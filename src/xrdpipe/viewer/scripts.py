@@ -42,7 +42,7 @@ map.on_event("mousemove", (event) => {
 
 EQUAL_SCALE = """
 const [width, height] = [map.inner_width, map.inner_height]
-if (!(width > 0 && height > 0)) return
+if (!(width > 0 && height > 0 && extent.data.left)) return
 const [left, right, top, bottom] = ["left", "right", "top", "bottom"].map((k) => extent.data[k][0])
 let [wide, high] = [right - left, bottom - top]
 if (extent.data.equal[0]) {

@@ -37,6 +37,7 @@ def start_server(path: Path, address: str, port: int | None) -> tuple[Server, st
     key = secrets.token_urlsafe(16)
     for number in wanted:
         try:
+            _try_port(address, number)
             server = Server(
                 {f"/{key}": Application(FunctionHandler(page_maker(path)))},
                 port=number,
@@ -58,6 +59,14 @@ def start_server(path: Path, address: str, port: int | None) -> tuple[Server, st
         f"no port between {FIRST_PORT} and {FIRST_PORT + PORTS_TRIED - 1} of {address} is free; "
         "give one with --port."
     )
+
+
+def _try_port(address: str, port: int) -> None:
+    """Raise OSError if it is taken; Bokeh would leave a socket behind."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((address, port))
 
 
 def _hosts(address: str) -> list[str]:
