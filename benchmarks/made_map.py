@@ -1,4 +1,4 @@
-"""A large map with its patterns, made up but plausible: for what shows maps, not for what makes them.
+"""A large map with its patterns, made up but plausible, to try what shows maps.
 
 Three phases in blobs, 300 x 300 pixels of 1901 bins in both variants with errors and coverage, some
 lost frames and some unknown pixels. The noise is drawn once for some blocks of rows and repeated:

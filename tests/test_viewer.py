@@ -398,7 +398,7 @@ def source(page: Page, name: str) -> dict:
 def test_a_click_shows_the_pixel(tmp_path):
     page = page_of(made_map(tmp_path / "map.h5"))
     figure = page.document.get_model_by_name("map")
-    figure._trigger_event(Tap(figure, x=104.2, y=-4.9))
+    page.document.callbacks.trigger_event(Tap(figure, x=104.2, y=-4.9))
     np.testing.assert_allclose(source(page, "external")["y"], pattern_of(8), rtol=1e-6)
     assert source(page, "marker")["x"] == [104]
     np.testing.assert_allclose(source(page, "probability")["p"], [0.8, 0.9, 0], atol=1e-6)
@@ -431,9 +431,9 @@ def test_keys_and_mouse_move_the_pixel(tmp_path):
 def test_a_region_gives_its_mean_and_its_file(tmp_path):
     page = page_of(made_map(tmp_path / "map.h5"))
     figure = page.document.get_model_by_name("map")
-    figure._trigger_event(SelectionGeometry(figure, geometry=BOX, final=False))
+    page.document.callbacks.trigger_event(SelectionGeometry(figure, geometry=BOX, final=False))
     assert page.save_region.disabled
-    figure._trigger_event(SelectionGeometry(figure, geometry=BOX, final=True))
+    page.document.callbacks.trigger_event(SelectionGeometry(figure, geometry=BOX, final=True))
     expected = np.mean([pattern_of(row) for row in (1, 2, 3, 7, 8, 9)], axis=0)
     np.testing.assert_allclose(source(page, "region")["y"], expected, rtol=1e-6)
     assert "Region of 6 pixels" in page.region_text.text
@@ -582,7 +582,7 @@ def test_the_server_listens_here_only_and_under_a_secret_name(tmp_path):
             f"127.0.0.1:{server.port}",
             f"localhost:{server.port}",
         }
-        sockets = [s for s in server._http._sockets.values()]
+        sockets = server._http._sockets.values()
         assert {s.getsockname()[0] for s in sockets} == {"127.0.0.1"}
         with pytest.raises(RuntimeError, match="give another --port"):
             start_server(path, "127.0.0.1", server.port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,9 @@ PATTERN_COLOR, OTHER_COLOR, FIT_COLOR, REGION_COLOR = "#222222", "#999999", "#AA
 
 NAME_LENGTH = 16
 """Characters of a phase's name beside an axis."""
+
+IN_LEGEND = 10
+"""Phases that a legend over the pattern has room for."""
 
 STRONG = 0.05
 """Lines from this part of the strongest on reach into the pattern."""
@@ -266,8 +269,12 @@ class PatternFigure:
         items.append(LegendItem(label="mean of the region", renderers=[mean]))
         self.figure.y_range.renderers = [*drawn, mean]
         self.strip = self._strip(names, x_range)
-        for k, (table, angle) in enumerate(lines):
-            items.append(LegendItem(label=short(names[k]), renderers=self._ticks(k, table, angle)))
+        self.lines = [self._ticks(k, table, angle) for k, (table, angle) in enumerate(lines)]
+        if len(lines) <= IN_LEGEND:
+            items += [
+                LegendItem(label=short(name), renderers=drawn)
+                for name, drawn in zip(names, self.lines, strict=False)
+            ]
         legend = Legend(
             items=items,
             click_policy="hide",
@@ -280,7 +287,6 @@ class PatternFigure:
             margin=4,
             glyph_height=14,
             label_height=14,
-            ncols=1 if len(items) <= 10 else 2,
         )
         self.figure.add_layout(legend)
         self.legend = legend
@@ -366,6 +372,12 @@ class PatternFigure:
             x, y = ([], []) if one is None else (one.two_theta, one.intensity)
             source.data = {"x": x, "y": y}
         self._band.data = _band(spectra[0]) if spectra else {"x": [], "low": [], "high": []}
+
+    def show_lines(self, phases: Collection[int]) -> None:
+        """Show the lines of some phases only."""
+        for k, renderers in enumerate(self.lines):
+            for renderer in renderers:
+                renderer.visible = k in phases
 
     def show_fit(self, fit: FitCurve | None) -> None:
         """Draw a fit, or none."""
@@ -488,7 +500,9 @@ class FrameFigure:
         masked = self.figure.image("image", x=0, y=0, dw="dw", dh="dh", color_mapper=red,
                                    source=self.mask)  # fmt: skip
         self.rings = []
-        items = [LegendItem(label="mask", renderers=[masked])]
+        # An image has no sign in a legend of its own.
+        sign = self.figure.quad(0, 0, 0, 0, fill_color="#D55E00", fill_alpha=0.35, line_color=None)
+        items = [LegendItem(label="mask", renderers=[sign, masked])]
         for k, name in enumerate(names):
             source = ColumnDataSource({"x": [], "y": [], "hkl": []}, name=f"rings of {name}")
             drawn = self.figure.multi_line("x", "y", line_color=color_of(k), line_width=1.4,
@@ -539,7 +553,10 @@ class FrameFigure:
         self.mapper.update(low=float(low), high=float(max(high, 2 * low)))
         size = {"dw": [columns], "dh": [rows]}
         self.values.data = {"image": [picture.counts], **size}
-        self.mask.data = {"image": [picture.masked.astype(np.uint8)], **size}
+        self.mask.data = {
+            "image": [(picture.masked & np.isfinite(picture.counts)).astype(np.uint8)],
+            **size,
+        }
         for source, found in zip(self.rings, rings, strict=False):
             pieces = [(ring, x, y) for ring in found
                       for x, y in zip(ring.columns, ring.rows, strict=True)]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.events import SelectionGeometry, Tap
+from bokeh.events import Press, SelectionGeometry, Tap
 from bokeh.layouts import column, row
 from bokeh.models import (
     Button,
@@ -29,8 +29,14 @@ from xrdpipe.errors import InputMissingError, XrdpipeError
 from xrdpipe.store.map_record import MapRecord, read_map_record
 from xrdpipe.viewer.background import Background
 from xrdpipe.viewer.explorer import Explorer
-from xrdpipe.viewer.figures import FrameFigure, MapFigure, PatternFigure, ProbabilityFigure
-from xrdpipe.viewer.scripts import MOVES, SAVE
+from xrdpipe.viewer.figures import (
+    IN_LEGEND,
+    FrameFigure,
+    MapFigure,
+    PatternFigure,
+    ProbabilityFigure,
+)
+from xrdpipe.viewer.scripts import HANDS
 from xrdpipe.viewer.spectra import Spectrum, mean_of_rows
 from xrdpipe.viewer.views import TOGETHER, choices, pixels
 
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 2000
 """Milliseconds between two looks at the map file."""
 
-ALL_PHASES = "all phases"
+ALL_PHASES, PRESENT = "all phases", "present phases"
 
 FONT = {"font-family": "system-ui, sans-serif", "font-size": "12px", "line-height": "1.35"}
 
@@ -132,11 +138,14 @@ class Page:
         self.background.forget("mean")
         if not same:
             self._baseline, self._no_fit = None, ""
-            self.build()
+            root = self.build()
         self.map.place(explorer.plane)
         self._update_map()
         self._update_pixel()
         self._update_region()
+        if not same:
+            self.document.clear()
+            self.document.add_root(root)
 
     def _say(self, text: str) -> None:
         """A problem, in the head of the page."""
@@ -147,11 +156,10 @@ class Page:
 
     # --- layout ------------------------------------------------------------------------------
 
-    def build(self) -> None:
-        """Make figures and controls for a map of this kind."""
+    def build(self) -> Any:
+        """Make figures and controls for a map of this kind; they enter the document filled."""
         explorer = self._explorer
         names = explorer.names
-        self.document.clear()
         self.map = MapFigure(explorer.plane)
         self.pattern = self._pattern_figure()
         self.probability = ProbabilityFigure(names)
@@ -176,6 +184,7 @@ class Page:
         self.about_frame = column(
             self.frame_text, self.frame.figure, sizing_mode="stretch_both", visible=False
         )
+        self._bind()  # before the document has the figures: it asks them once
         left = column(
             controls,
             self.map.figure,
@@ -191,14 +200,11 @@ class Page:
             self.about_frame,
             sizing_mode="stretch_both",
         )
-        self.document.add_root(
-            column(
-                row(self.headline, self.problem, sizing_mode="stretch_width"),
-                row(left, right, sizing_mode="stretch_both"),
-                sizing_mode="stretch_both",
-            )
+        return column(
+            row(self.headline, self.problem, sizing_mode="stretch_width"),
+            row(left, right, sizing_mode="stretch_both"),
+            sizing_mode="stretch_both",
         )
-        self._bind()
 
     @property
     def _explorer(self) -> Explorer:
@@ -264,8 +270,15 @@ class Page:
         self.save_region.on_click(self._save_region)
         self.clear.on_click(lambda: self._select_region(None))
         self.file = ColumnDataSource({"name": [""], "text": [""], "n": [0]}, name="file")
-        self.file.js_on_change("data", CustomJS(args={"file": self.file}, code=SAVE))
-        return row(self.fit, self.save_pixel)
+        names = self._explorer.names
+        self.lines = Select(
+            title="", value=PRESENT, options=[PRESENT, ALL_PHASES, *names], width=150,
+            margin=(2, 5, 2, 5), visible=bool(self.pattern.lines), name="which lines",
+        )  # fmt: skip
+        if len(names) <= IN_LEGEND:
+            self.lines.value = ALL_PHASES
+        self.lines.on_change("value", lambda attr, old, new: self._update_lines())
+        return row(self.fit, self.lines, self.save_pixel)
 
     def _bind(self) -> None:
         """Clicks, keys and regions."""
@@ -273,11 +286,18 @@ class Page:
         self.done = ColumnDataSource({"n": [0]}, name="done")
         self.wish.on_change("data", lambda attr, old, new: self._wished(new))
         figure = self.map.figure
-        figure.on_event(Tap, lambda event: self._tapped(event.x, event.y))
+        for click in (Tap, Press):  # a slow click is a press
+            figure.on_event(click, lambda event: self._tapped(event.x, event.y))
         figure.on_event(SelectionGeometry, self._surrounded)
         script = CustomJS(
-            args={"map": figure, "wish": self.wish, "done": self.done, "follow": self.follow},
-            code=MOVES,
+            args={
+                "map": figure,
+                "wish": self.wish,
+                "done": self.done,
+                "follow": self.follow,
+                "file": self.file,
+            },
+            code=HANDS,
         )
         figure.js_on_change("inner_width", script)  # once it is drawn
 
@@ -329,6 +349,8 @@ class Page:
     def _decide(self) -> None:
         self._update_map()
         self._update_facts()
+        if self.lines.value == PRESENT:
+            self._update_lines()
 
     def _turn(self) -> None:
         """From the pattern to the frame, or back."""
@@ -371,6 +393,18 @@ class Page:
         self._update_notes()
         self._update_fit()
         self._update_frame()
+        if self.lines.value == PRESENT:
+            self._update_lines()
+
+    def _update_lines(self) -> None:
+        explorer, which = self._explorer, str(self.lines.value)
+        if which == PRESENT:
+            decision = explorer.phase_map.decision[(slice(None), *explorer.pixel)]
+            self.pattern.show_lines(np.flatnonzero(decision == 1).tolist())
+        elif which == ALL_PHASES:
+            self.pattern.show_lines(range(len(explorer.names)))
+        else:
+            self.pattern.show_lines([explorer.names.index(which)])
 
     def _update_notes(self) -> None:
         """What cannot be shown of this map, and why."""
@@ -383,6 +417,8 @@ class Page:
             )
         self.notes.text = escape(" ".join(note for note in notes if note))
         self.notes.visible = any(notes)
+        for figure in (self.pattern.figure, self.pattern.strip):
+            figure.visible = bool(explorer.spectra.files)
 
     def _update_facts(self) -> None:
         facts = self._explorer.facts

@@ -1,8 +1,8 @@
-"""What runs in the browser itself: keys, the mouse over the map, equal scales, saving a file."""
+"""What runs in the browser itself: keys, the mouse over the map, saving a file; equal scales."""
 
 from __future__ import annotations
 
-MOVES = """
+HANDS = """
 // Called at every change of size; the page may have been built anew since.
 if (window.xrdpipe?.wish === wish) return
 window.xrdpipe?.keys.abort()
@@ -38,9 +38,17 @@ map.on_event("mousemove", (event) => {
   later.at = [event.x, event.y]
   send()
 })
+file.change.connect(() => {
+  const link = document.createElement("a")
+  link.href = URL.createObjectURL(new Blob([file.data.text[0]], {type: "text/plain"}))
+  link.download = file.data.name[0]
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000)
+})
 """
 
 EQUAL_SCALE = """
+if (map.properties.inner_width.is_unset || map.properties.inner_height.is_unset) return
 const [width, height] = [map.inner_width, map.inner_height]
 if (!(width > 0 && height > 0 && extent.data.left)) return
 const [left, right, top, bottom] = ["left", "right", "top", "bottom"].map((k) => extent.data[k][0])
@@ -54,12 +62,4 @@ const [x, y] = [(left + right) / 2, (top + bottom) / 2]
 const [x0, x1, y0, y1] = [x - wide / 2, x + wide / 2, y + high / 2, y - high / 2]
 map.x_range.setv({start: x0, end: x1, reset_start: x0, reset_end: x1})
 map.y_range.setv({start: y0, end: y1, reset_start: y0, reset_end: y1})
-"""
-
-SAVE = """
-const link = document.createElement("a")
-link.href = URL.createObjectURL(new Blob([file.data.text[0]], {type: "text/plain"}))
-link.download = file.data.name[0]
-link.click()
-setTimeout(() => URL.revokeObjectURL(link.href), 10000)
 """

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from xrdpipe import schema
 from xrdpipe.maps import PhaseMap
-from xrdpipe.pictures import NO_DATA_COLOR, combination_color, combination_label
+from xrdpipe.pictures import NO_DATA_COLOR, PHASE_COLORS, combination_color, combination_label
 from xrdpipe.schema import FrameStatus, PixelStatus
+from xrdpipe.types import BoolArray
 
 TOGETHER, CONFIDENCE, UNKNOWN, NUMBER, STATUS = (
     "phases together",
@@ -25,6 +26,13 @@ UNKNOWN_COLOR = "#882255"
 
 IN_LEGEND = 12
 """Combinations of phases that the legend names; the others share one line."""
+
+NAMED = 5
+"""Phases that are named of a combination; of more, only how many."""
+
+FREQUENT_COLORS = (*PHASE_COLORS, "#332288", "#117733", "#44AA99", "#999933", "#AA4499")
+OTHERS_COLOR = "#555555"
+"""Of combinations, where there are more phases than colours (Okabe & Ito's, then Tol's)."""
 
 STATUS_COLORS = {
     FrameStatus.PENDING: "#FFFFFF",
@@ -101,9 +109,9 @@ def view_of(phase_map: PhaseMap, name: str) -> MapView:
         spread = phase_map.spread[phase_map.phase_names.index(name.removeprefix(SPREAD))]
         known = spread[np.isfinite(spread)]
         high = float(known.max()) if known.size else 0.0
-        return _scale(spread, 0.0, high or 0.01, "standard deviation of the probability", ())
+        return _scale(phase_map, spread, high or 0.01, "standard deviation of the probability")
     if name == CONFIDENCE:
-        return _scale(phase_map.confidence, 0, 1, "probability of the answer", ())
+        return _scale(phase_map, phase_map.confidence, 1, "probability of the answer")
     if name == UNKNOWN:
         return _unknown(phase_map)
     if name == NUMBER:
@@ -114,16 +122,24 @@ def view_of(phase_map: PhaseMap, name: str) -> MapView:
 
 
 def _scale(
+    phase_map: PhaseMap,
     values: NDArray[np.float32],
-    low: float,
     high: float,
     label: str,
-    legend: tuple[tuple[str, str], ...],
+    legend: tuple[tuple[str, str], ...] = (),
 ) -> MapView:
-    nothing = int(np.count_nonzero(~np.isfinite(values)))
-    if nothing:
-        legend = (*legend, (NO_DATA_COLOR, f"no result: {pixels(nothing)}"))
-    return MapView(np.asarray(values, np.float32), low, high, label, (), legend)
+    legend = (*legend, *_nothing(phase_map, ~np.isfinite(values)))
+    return MapView(np.asarray(values, np.float32), 0.0, high, label, (), legend)
+
+
+def _nothing(phase_map: PhaseMap, empty: BoolArray) -> list[tuple[str, str]]:
+    """Why pixels have no colour: their frame is still to come, or there is no result."""
+    pending = phase_map.status == FrameStatus.PENDING
+    numbers = {
+        STATUS_WORDS[FrameStatus.PENDING]: int(np.count_nonzero(empty & pending)),
+        "no result": int(np.count_nonzero(empty & ~pending)),
+    }
+    return [(NO_DATA_COLOR, f"{text}: {pixels(n)}") for text, n in numbers.items() if n]
 
 
 def _probability(phase_map: PhaseMap, k: int) -> MapView:
@@ -131,14 +147,14 @@ def _probability(phase_map: PhaseMap, k: int) -> MapView:
     judged = int(np.count_nonzero(phase_map.decision[k] >= 0))
     share = f" ({present / judged:.1%} of those judged)" if judged else ""
     legend = (("", f"present in {pixels(present)}{share}"),)
-    return _scale(phase_map.probability[k], 0, 1, "probability of presence", legend)
+    return _scale(phase_map, phase_map.probability[k], 1, "probability of presence", legend)
 
 
 def _unknown(phase_map: PhaseMap) -> MapView:
     limit = phase_map.unknown_threshold
     reached = int(np.count_nonzero(phase_map.unknown >= (np.inf if limit is None else limit)))
     legend = (("", f"at or above the threshold: {pixels(reached)}"),)
-    return _scale(phase_map.unknown, 0, 1, "unknown score", legend)
+    return _scale(phase_map, phase_map.unknown, 1, "unknown score", legend)
 
 
 def _number(phase_map: PhaseMap) -> MapView:
@@ -150,7 +166,7 @@ def _number(phase_map: PhaseMap) -> MapView:
         for n in range(most + 1)
         if (total := int(np.count_nonzero(counts == n)))
     ]
-    return _categories(np.where(counts < 0, np.nan, counts), colors, legend)
+    return _categories(phase_map, np.where(counts < 0, np.nan, counts), colors, legend)
 
 
 def _dark_to_light(n: int) -> list[str]:
@@ -171,41 +187,73 @@ def _status(phase_map: PhaseMap) -> MapView:
         for member in members
         if (total := int(np.count_nonzero(phase_map.status == member)))
     ]
-    return _categories(values, tuple(STATUS_COLORS.values()), legend)
+    return _categories(phase_map, values, tuple(STATUS_COLORS.values()), legend)
 
 
 def _together(phase_map: PhaseMap) -> MapView:
+    names = phase_map.phase_names
     strange = phase_map.winner == schema.UNKNOWN
     shown = np.where(strange, schema.UNKNOWN, phase_map.combination)
     codes, place, counts = np.unique(shown, return_inverse=True, return_counts=True)
-    names = phase_map.phase_names
-
-    def color(code: int) -> str:
-        if code == schema.UNKNOWN:
-            return UNKNOWN_COLOR
-        return hex_color(combination_color(code, len(names)))
-
-    def label(code: int) -> str:
-        if code == schema.UNKNOWN:
-            return "something unknown"
-        return combination_label(code, names)
-
-    colors = tuple(color(code) for code in codes.tolist())
-    order = np.argsort(-counts, kind="stable")
-    legend = [(colors[i], f"{label(int(codes[i]))}: {counts[i]}") for i in order[:IN_LEGEND]]
+    known = np.flatnonzero(codes != schema.NO_RESULT)
+    order = known[np.argsort(-counts[known], kind="stable")]
+    named = order[:IN_LEGEND]
+    colors = _combination_colors(codes[order].tolist(), len(names))
+    labels = [_combination(code, names) for code in codes[named].tolist()]
+    legend = [
+        (color, f"{label}: {counts[i]}")
+        for color, label, i in zip(colors, labels, named, strict=False)
+    ]
     if len(order) > IN_LEGEND:
         others = int(counts[order[IN_LEGEND:]].sum())
-        legend.append(("", f"{len(order) - IN_LEGEND} other combinations: {others}"))
-    return _categories(place.reshape(shown.shape), colors, legend)
+        color = OTHERS_COLOR if len(names) > len(PHASE_COLORS) else ""
+        legend.append((color, f"{len(order) - IN_LEGEND} other combinations: {others}"))
+    rank = np.full(len(codes), np.nan)
+    rank[order] = np.arange(len(order))
+    if OTHERS_COLOR in colors:  # rare ones share a colour: there may be thousands
+        last = colors.index(OTHERS_COLOR)
+        colors, rank = colors[: last + 1], np.minimum(rank, last)
+    return _categories(phase_map, rank[place.reshape(shown.shape)], tuple(colors), legend)
+
+
+def _combination_colors(codes: list[int], n_phases: int) -> list[str]:
+    """Colours of combinations, the most frequent first.
+
+    Mixtures of the phases' colours, as far as phases have colours of their own; else the frequent
+    combinations have colours of theirs.
+    """
+    found = []
+    free = iter(FREQUENT_COLORS)
+    for code in codes:
+        if code == schema.UNKNOWN:
+            found.append(UNKNOWN_COLOR)
+        elif code == 0 or n_phases <= len(PHASE_COLORS):
+            found.append(hex_color(combination_color(code, n_phases)))
+        else:
+            found.append(next(free, OTHERS_COLOR))
+    return found
+
+
+def _combination(code: int, names: tuple[str, ...]) -> str:
+    if code == schema.UNKNOWN:
+        return "something unknown"
+    present = [name for k, name in enumerate(names) if code >> k & 1]
+    more = len(present) - NAMED
+    if more > 0:
+        return " + ".join(present[:NAMED]) + f" + {more} more"
+    return combination_label(code, names)
 
 
 def _categories(
-    values: NDArray[np.generic], colors: tuple[str, ...], legend: list[tuple[str, str]]
+    phase_map: PhaseMap,
+    values: NDArray[np.generic],
+    colors: tuple[str, ...],
+    legend: list[tuple[str, str]],
 ) -> MapView:
-    missing = np.count_nonzero(np.isnan(values.astype(np.float32)))
-    if missing:
-        legend = [*legend, (NO_DATA_COLOR, f"no result: {pixels(int(missing))}")]
-    return MapView(values.astype(np.float32), -0.5, len(colors) - 0.5, "", colors, tuple(legend))
+    shown = values.astype(np.float32)
+    legend = [*legend, *_nothing(phase_map, np.isnan(shown))]
+    colors = colors or (NO_DATA_COLOR,)
+    return MapView(shown, -0.5, len(colors) - 0.5, "", colors, tuple(legend))
 
 
 def hex_color(rgb: NDArray[np.float64]) -> str:
