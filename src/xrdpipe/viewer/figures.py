@@ -304,7 +304,7 @@ class PatternFigure:
             tools=[],
             toolbar_location=None,
             sizing_mode="stretch_width",
-            height=int(np.clip(15 * phases, 15, 110)) + 48,
+            height=int(np.clip(15 * phases, 15, 160)) + 48,
             min_border_left=LEFT,
             x_axis_label="2θ (degrees)",
             name="lines",
@@ -313,7 +313,7 @@ class PatternFigure:
         strip.ygrid.visible = False
         strip.yaxis.ticker = FixedTicker(ticks=list(range(len(names))))
         strip.yaxis.major_label_overrides = {k: short(name) for k, name in enumerate(names)}
-        strip.yaxis.major_label_text_font_size = "8pt" if phases <= 8 else "5.5pt"
+        strip.yaxis.major_label_text_font_size = "8pt" if phases <= 10 else "6pt"
         strip.yaxis.major_tick_line_color = None
         return strip
 
@@ -382,10 +382,10 @@ class PatternFigure:
     def show_fit(self, fit: FitCurve | None) -> None:
         """Draw a fit, or none."""
         for name in ("fit", "background"):
-            x, y = ([], [])
+            data: dict[str, Any] = {"x": [], "y": []}
             if fit is not None:
-                x, y = fit.two_theta, fit.total if name == "fit" else fit.background
-            self.sources[name].data = {"x": x, "y": y}
+                data = {"x": fit.two_theta, "y": fit.total if name == "fit" else fit.background}
+            self.sources[name].data = data
 
     def show_region(self, mean: Spectrum | None) -> None:
         """Draw the mean of the region, or none."""

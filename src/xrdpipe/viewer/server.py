@@ -87,7 +87,7 @@ def run_until_stopped(server: Server, running: Callable[[], None]) -> None:
         Called once the server answers.
     """
     loop = server.io_loop
-    events: asyncio.AbstractEventLoop = loop.asyncio_loop  # type: ignore[attr-defined]
+    events: asyncio.AbstractEventLoop = loop.asyncio_loop
     signals = (signal.SIGINT, signal.SIGTERM)
     # Outside the main thread, and on Windows, whoever called stops the loop.
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
