@@ -42,7 +42,7 @@ LAYERS = [
         "pattern_pictures",
         "training_pictures",
     },
-    {"map_report"},
+    {"map_report", "viewer"},
     {"stages"},
     {"pipeline", "campaign"},
     {"cluster", "cluster_worker", "shards"},
@@ -63,6 +63,7 @@ OWNERS = {
     "rich": {"cli", "terminal"},
     "h5py": {"frames", "store", "stages"},  # inspect and doctor look into any file
     "hdf5plugin": {"frames", "stages"},
+    "bokeh": {"viewer"},
     "dask": {"cluster"},
     "distributed": {"cluster", "cluster_worker"},
     "dask_jobqueue": {"cluster"},
@@ -118,7 +119,7 @@ def test_the_two_simulators_know_nothing_of_each_other(part, other):
 
 
 def test_help_imports_no_heavy_library():
-    heavy = ["torch", "pyFAI", "fabio", "h5py", "scipy", "matplotlib", "gemmi"]
+    heavy = ["torch", "pyFAI", "fabio", "h5py", "scipy", "matplotlib", "gemmi", "bokeh"]
     code = f"import sys, xrdpipe.cli\nprint([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

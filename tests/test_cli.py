@@ -339,7 +339,7 @@ def test_a_table_of_numbers_too_wide_for_the_terminal_is_turned(capsys, monkeypa
 
 
 def test_labels_beside_sentences_need_no_heading(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "28")
+    monkeypatch.setenv("COLUMNS", "30")
     terminal.show((Table((), (("layout", "six frames of a small map"), ("warning", "odd"))),))
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["layout   six frames of a small", "         map", "warning  odd"]

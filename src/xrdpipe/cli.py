@@ -83,6 +83,7 @@ EXAMPLES = {
     "status": "xrdpipe status result/",
     "report": "xrdpipe report map.h5 -o report.html --images figures/",
     "export": "xrdpipe export map.h5 --format xye --phase calcite -o patterns/",
+    "view": "xrdpipe view map.h5",
 }
 """Command lines for the help pages, one a line."""
 

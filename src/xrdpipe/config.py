@@ -1113,6 +1113,28 @@ class ExportConfig(Config):
 
 
 @dataclass(frozen=True)
+class ViewConfig(Config):
+    """Explore a map in the browser: patterns, lines, fit and frames; also while it grows."""
+
+    map: Path = option("Map file.", argument=True, metavar="MAP")
+    port: int | None = option(
+        "Port of the page (default: 5006, or the next that is free).",
+        None,
+        low=1,
+        high=65535,
+        group="Page",
+    )
+    address: str = option(
+        "Address to listen on; others than 127.0.0.1 let other computers in.",
+        "127.0.0.1",
+        metavar="ADDRESS",
+        group="Page",
+    )
+    open: bool = option("Open the page, where there is a desktop.", True, group="Page")
+    wait: bool = option("Wait for a map that is not there yet.", False, group="Page")
+
+
+@dataclass(frozen=True)
 class ClusterConfig(Config):
     """What one SLURM job of ``--scheduler slurm`` asks for: ``[cluster]`` of a pipeline file.
 
@@ -1147,6 +1169,7 @@ STAGES: dict[str, type[Config]] = {
     "status": StatusConfig,
     "report": ReportConfig,
     "export": ExportConfig,
+    "view": ViewConfig,
 }
 """Every stage and its options; the faces are made from this table."""
 

@@ -19,7 +19,7 @@ from xrdpipe.schema import (
     UNKNOWN,
     FrameStatus,
 )
-from xrdpipe.types import FloatArray, Predictions, Scan
+from xrdpipe.types import BoolArray, FloatArray, Predictions, Scan
 
 
 @dataclass(frozen=True)
@@ -96,43 +96,85 @@ def assemble(
     if neighbours:
         probability, couplings = with_neighbours(alone)
     spread = _on_map(predictions.spread, rows, usable)
-    known = np.isfinite(probability)
-    decision = np.where(
-        known, np.where(probability >= threshold, PRESENT, ABSENT), UNDECIDED
-    ).astype(np.int8)
-    present = decision == PRESENT
-    n_present = present.sum(axis=0)
-    ranked = np.where(present, np.nan_to_num(probability), -1.0)
-    winner = np.argmax(ranked, axis=0).astype(np.int16)
     unknown = _on_map(predictions.unknown[:, None], rows, usable)[0]
-    strange = unknown >= (np.inf if unknown_threshold is None else unknown_threshold)
-    nothing_known = np.where(strange, UNKNOWN, NONE_PRESENT)
-    none_present = np.where(known.all(axis=0), nothing_known, UNDETERMINED)
-    winner = np.where(n_present > 0, winner, none_present)
-    winner = np.where(usable, winner, NO_RESULT).astype(np.int16)
-    absent = np.where(known, 1 - np.nan_to_num(probability).astype(np.float64), 1)
-    absence = np.prod(absent, axis=0)
-    confidence = np.where(n_present > 0, ranked.max(axis=0), absence)
-    confidence = np.where(winner == UNKNOWN, unknown, confidence)
-    confidence = np.where(usable & (winner != UNDETERMINED), confidence, np.nan)
-    weight = (2 ** np.arange(len(phase_names), dtype=np.int64))[:, None, None]
-    decided = usable & known.any(axis=0)
-    combination = np.where(decided, (present * weight).sum(axis=0), NO_RESULT)
+    decided = decide(probability, unknown, usable, threshold, unknown_threshold)
     return PhaseMap(
         phase_names=phase_names,
         probability=probability,
         spread=spread,
-        decision=decision,
-        winner=winner,
-        confidence=confidence.astype(np.float32),
-        combination=combination.astype(np.int32 if len(phase_names) < 32 else np.int64),
-        n_phases=np.where(decided, n_present, NO_RESULT).astype(np.int16),
+        decision=decided.decision,
+        winner=decided.winner,
+        confidence=decided.confidence,
+        combination=decided.combination,
+        n_phases=decided.n_phases,
         unknown=unknown,
         unknown_threshold=unknown_threshold,
         status=status,
         scan=scan,
         probability_alone=alone if neighbours else None,
         couplings=couplings,
+    )
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What thresholds make of probabilities; fields as in :class:`PhaseMap`."""
+
+    decision: NDArray[np.int8]
+    winner: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+    combination: NDArray[np.signedinteger[Any]]
+    n_phases: NDArray[np.int16]
+
+
+def decide(
+    probability: NDArray[np.float32],
+    unknown: NDArray[np.float32],
+    usable: BoolArray,
+    threshold: float | FloatArray = 0.5,
+    unknown_threshold: float | None = None,
+) -> Decided:
+    """Which phases are present, and what a pixel without any holds (decision 17).
+
+    Parameters
+    ----------
+    probability
+        Shape (K, ny, nx), NaN where undetermined.
+    unknown, usable
+        Shape (ny, nx): unknown score; whether the pixel has a result.
+    threshold
+        From which probability on a phase is present: one, or one per phase, shape (K,).
+    unknown_threshold
+        From which score on a pixel counts as unknown; None if the model cannot tell.
+    """
+    known = np.isfinite(probability)
+    limit = threshold if isinstance(threshold, float) else threshold[:, None, None]
+    decision = np.where(known, np.where(probability >= limit, PRESENT, ABSENT), UNDECIDED).astype(
+        np.int8
+    )
+    present = decision == PRESENT
+    n_present = present.sum(axis=0)
+    ranked = np.where(present, np.nan_to_num(probability), -1.0)
+    strange = unknown >= (np.inf if unknown_threshold is None else unknown_threshold)
+    nothing_known = np.where(strange, UNKNOWN, NONE_PRESENT)
+    none_present = np.where(known.all(axis=0), nothing_known, UNDETERMINED)
+    winner = np.where(n_present > 0, np.argmax(ranked, axis=0), none_present)
+    winner = np.where(usable, winner, NO_RESULT).astype(np.int16)
+    absent = np.where(known, 1 - np.nan_to_num(probability).astype(np.float64), 1)
+    absence = np.prod(absent, axis=0)
+    confidence = np.where(n_present > 0, ranked.max(axis=0), absence)
+    confidence = np.where(winner == UNKNOWN, unknown, confidence)
+    confidence = np.where(usable & (winner != UNDETERMINED), confidence, np.nan)
+    phases = len(probability)
+    weight = (2 ** np.arange(phases, dtype=np.int64))[:, None, None]
+    decided = usable & known.any(axis=0)
+    combination = np.where(decided, (present * weight).sum(axis=0), NO_RESULT)
+    return Decided(
+        decision=decision,
+        winner=winner,
+        confidence=confidence.astype(np.float32),
+        combination=combination.astype(np.int32 if phases < 32 else np.int64),
+        n_phases=np.where(decided, n_present, NO_RESULT).astype(np.int16),
     )
 
 

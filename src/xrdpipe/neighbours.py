@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from xrdpipe.types import BoolArray, FloatArray
@@ -138,6 +137,8 @@ def estimate(odds: Float, around: Float) -> Coupling:
 
     def best(strongest: float) -> tuple[float, float]:
         bounds = [(-WIDE, WIDE), (0.0, strongest)]
+        from scipy.optimize import minimize  # slow to import, and rarely needed
+
         found = minimize(loss, [0.0, strongest / 2], jac=True, method="L-BFGS-B", bounds=bounds)
         return float(found.x[1]), float(found.fun)
 
