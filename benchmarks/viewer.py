@@ -31,6 +31,8 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+COMMAND = [sys.executable, "-c", "from xrdpipe.cli import main; main()", "view", "--no-open"]
+
 WATCH = """name => {
     window.took = []
     const model = Bokeh.documents[0].get_model_by_name(name)
@@ -85,27 +87,23 @@ def measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         page.goto("about:blank")
         found: dict[str, Any] = {"side": options.side, "machine": machine()}
         found["file_mb"] = round((work / "patterns.h5").stat().st_size / 1e6)
-        starts = [start(path, page) for _ in range(4)]
-        for _, process in starts[:-1]:
-            stop(process)
-        found["start"] = [times for times, _ in starts]
-        process = starts[-1][1]
-        try:
-            found |= used(page, process.pid, options)
-        finally:
-            stop(process)
-            browser.close()
+        found["start"] = []
+        for last in (False, False, False, True):
+            begun = time.perf_counter()
+            process = subprocess.Popen([*COMMAND, str(path)], stderr=subprocess.PIPE, text=True)
+            try:
+                found["start"].append(first_page(process, page, begun))
+                if last:
+                    found |= used(page, process.pid, options)
+            finally:
+                process.terminate()
+                process.wait(20)
+        browser.close()
     return found
 
 
-def start(path: Path, page: Any) -> tuple[dict[str, float], subprocess.Popen[str]]:
+def first_page(process: subprocess.Popen[str], page: Any, begun: float) -> dict[str, float]:
     """Seconds from the command to the address, and to the first page with a pattern."""
-    code = "from xrdpipe.cli import main; main()"
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "view", str(path), "--no-open"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
     url = next(m.group() for line in process.stderr if (m := re.search(r"http://\S+", line)))
     told = time.perf_counter() - begun
     page.goto(url, wait_until="commit")
@@ -113,12 +111,7 @@ def start(path: Path, page: Any) -> tuple[dict[str, float], subprocess.Popen[str
         "window.Bokeh?.documents[0]?.get_model_by_name('masked')?.data.y?.length > 0"
         " && Bokeh.documents[0].is_idle"
     )
-    return {"address": told, "page": time.perf_counter() - begun}, process
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    process.wait(20)
+    return {"address": told, "page": time.perf_counter() - begun}
 
 
 def resident(pid: int) -> float:
@@ -129,13 +122,8 @@ def resident(pid: int) -> float:
 
 def used(page: Any, pid: int, options: argparse.Namespace) -> dict[str, Any]:
     """Latency of clicks with and without the fit, keys, region and views; memory."""
-    wait_for_fit = "Bokeh.documents[0].get_model_by_name('fit') && " \
-        "Bokeh.documents[0]._all_models && true"  # fmt: skip
-    page.wait_for_function(wait_for_fit)
     page.wait_for_function(
-        "[...Bokeh.documents[0]._all_models.values()].some("
-        "m => m.name == 'fit' && m.data?.y?.length > 0)",
-        timeout=60000,
+        "Bokeh.documents[0].get_model_by_name('fit').data.y.length > 0", timeout=60000
     )
     box = page.evaluate(
         "() => { const v = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name('map'));"

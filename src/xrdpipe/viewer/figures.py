@@ -492,7 +492,7 @@ class FrameFigure:
         self.mapper = LogColorMapper(palette=Greys256[::-1], low=0.5, high=10, nan_color="#8FB7D9",
                                      low_color="#FFFFFF")  # fmt: skip
         self.values = ColumnDataSource(name="counts")
-        self.mask = ColumnDataSource(name="masked")
+        self.mask = ColumnDataSource(name="mask over the frame")
         self.extent = ColumnDataSource()
         self.figure.image("image", x=0, y=0, dw="dw", dh="dh", color_mapper=self.mapper,
                           source=self.values)  # fmt: skip

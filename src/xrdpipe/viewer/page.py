@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.document import Document
-from bokeh.events import Press, SelectionGeometry, Tap
+from bokeh.events import DoubleTap, Press, SelectionGeometry, Tap
 from bokeh.layouts import column, row
 from bokeh.models import (
     Button,
@@ -286,7 +286,7 @@ class Page:
         self.done = ColumnDataSource({"n": [0]}, name="done")
         self.wish.on_change("data", lambda attr, old, new: self._wished(new))
         figure = self.map.figure
-        for click in (Tap, Press):  # a slow click is a press
+        for click in (Tap, DoubleTap, Press):  # a quick second click, a slow one
             figure.on_event(click, lambda event: self._tapped(event.x, event.y))
         figure.on_event(SelectionGeometry, self._surrounded)
         script = CustomJS(
