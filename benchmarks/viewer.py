@@ -142,8 +142,8 @@ def used(page: Any, pid: int, options: argparse.Namespace) -> dict[str, Any]:
         for n in range(number):
             at = rng.uniform(0.03, 0.97, 2) * side
             page.mouse.click(left + at[0], top + at[1])
-            page.wait_for_function(f"window.took.length > {n}")
-            page.wait_for_timeout(120)  # what follows the pattern (the fit) is drawn, too
+            page.wait_for_function(f"window.took.length > {n}", timeout=10000)
+            page.wait_for_timeout(250)  # what follows the pattern (the fit) is drawn, too
         return page.evaluate("window.took")
 
     clicks(5)

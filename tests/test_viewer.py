@@ -11,6 +11,7 @@ import pytest
 
 from known_frames import SHAPE
 from viewer_maps import GRID, grid_scan, made_map, pattern_of, scattered_scan
+from xrdpipe import config
 from xrdpipe.errors import InputError, InputMissingError
 from xrdpipe.maps import assemble
 from xrdpipe.nn.model_folder import find_model, phase_library, reference_lines
@@ -554,6 +555,23 @@ def test_the_tab_of_frames_shows_one(measured, monkeypatch):
 
 
 # --- the server --------------------------------------------------------------------------------
+
+
+def test_every_option_reaches_the_viewer(monkeypatch):
+    import xrdpipe
+    from xrdpipe.cli import main
+    from xrdpipe.stages import view
+    from xrdpipe.types import Outcome
+
+    seen = []
+    monkeypatch.setattr(view, "run", lambda config, progress: seen.append(config) or Outcome(None))
+    options = {"port": 6001, "address": "localhost", "open": False, "wait": True}
+    assert {d.name for d in config.fields(config.ViewConfig)} == {"map", *options}
+    xrdpipe.view(map="m.h5", **options)
+    arguments = "view m.h5 --port 6001 --address localhost --no-open --wait"
+    with pytest.raises(SystemExit):
+        main(arguments.split())
+    assert seen[0] == seen[1] != config.ViewConfig(map=Path("m.h5"))
 
 
 def test_what_cannot_be_a_map_is_refused_before_the_server_starts(tmp_path):

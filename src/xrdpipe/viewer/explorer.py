@@ -226,7 +226,10 @@ class Explorer:
         score = float(self.phase_map.unknown[self.pixel])
         if self.unknown_threshold is None or not np.isfinite(score):
             return ""
-        return f"unknown score {score:.2f}, threshold {self.unknown_threshold:.2f}"
+        text = f"unknown score {score:.2f}, threshold {self.unknown_threshold:.2f}"
+        if score >= self.unknown_threshold:
+            text += ": there are lines of something else"
+        return text
 
     # --- the region --------------------------------------------------------------------------
 

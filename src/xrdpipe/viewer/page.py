@@ -304,7 +304,8 @@ class Page:
     # --- what happens ------------------------------------------------------------------------
 
     def _tapped(self, x: float, y: float) -> None:
-        if self._explorer.select(x, y):
+        before = self._explorer.pixel
+        if self._explorer.select(x, y) and self._explorer.pixel != before:
             self._update_pixel()
 
     def _wished(self, wish: dict[str, Any]) -> None:
@@ -391,7 +392,8 @@ class Page:
         self.pattern.show(spectra)
         self.save_pixel.disabled = not spectra
         self._update_notes()
-        self._update_fit()
+        self.pattern.show_fit(None)  # that of the pixel before
+        self.background.soon("fit", self._update_fit)  # the pattern need not wait for it
         self._update_frame()
         if self.lines.value == PRESENT:
             self._update_lines()
