@@ -148,6 +148,8 @@ def used(page: Any, pid: int, options: argparse.Namespace) -> dict[str, Any]:
 
     clicks(5)
     found: dict[str, Any] = {"click": clicks(options.clicks)}
+    page.mouse.click(left + 0.5 * side, top + 0.5 * side)  # away from the edge
+    page.wait_for_timeout(1000)
     page.evaluate("window.took = []")
     for n in range(50):
         page.keyboard.press("ArrowRight" if n % 2 else "ArrowDown")
