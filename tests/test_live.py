@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from xrdpipe.schema import FrameStatus
 from xrdpipe.stages.integrate import prepare
 from xrdpipe.stages.live import arrivals as arrivals_module
 from xrdpipe.stages.live import trials
-from xrdpipe.stages.live.arrivals import Arrival, FileWatch
+from xrdpipe.stages.live.arrivals import Arrival, FileWatch, ReopenWatch
 from xrdpipe.stages.live.ends import Ends
 from xrdpipe.stages.live.kept import KeptRows
 from xrdpipe.stages.live.placing import Placing
@@ -374,6 +375,46 @@ def test_an_hdf5_file_that_grows(tmp_path, poni, images, way):
     same_as_batch(tmp_path)
     with h5py.File(tmp_path / "followed" / "map_live.h5", "r", swmr=True) as view:
         assert view["entry/phase_map/frame"][()].ravel().tolist() == list(range(FRAMES))
+
+
+def test_a_handle_that_garbage_holds_does_not_hide_new_frames(tmp_path, images):
+    file = tmp_path / "scan.h5"
+    grow = (
+        "import sys, h5py, numpy as np\n"
+        "with h5py.File(sys.argv[1], 'a') as file:\n"
+        "    shape = np.load(sys.argv[2]).shape\n"
+        "    data = file.require_dataset('entry/data/data', (0, *shape), 'i4', exact=False,\n"
+        "        maxshape=(None, *shape), chunks=(1, *shape)) if 'entry' not in file else (\n"
+        "        file['entry/data/data'])\n"
+        "    data.resize(len(data) + 2, axis=0)\n"
+        "    data[-2:] = np.load(sys.argv[2])\n"
+    )
+    np.save(tmp_path / "frame.npy", images[1])
+    grow = [sys.executable, "-c", grow, str(file), str(tmp_path / "frame.npy")]
+    subprocess.run(grow, check=True)
+    watch = ReopenWatch([str(file)])
+    found = set()
+
+    def until_there_are(number):
+        def look():
+            arrivals = watch.look()
+            for arrival in arrivals.frames if arrivals else ():
+                found.add(arrival.frame[1])
+                watch.used(arrival)
+            return len(found) == number
+
+        until(look, 10)
+
+    gc.disable()
+    try:
+        until_there_are(2)
+        circle = [h5py.File(file, "r", locking=False)["entry/data/data"]]
+        circle.append(circle)
+        del circle
+        subprocess.run(grow, check=True)
+        until_there_are(4)
+    finally:
+        gc.enable()
 
 
 def looked(watch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import itertools
 import os
@@ -296,7 +297,8 @@ class ReopenWatch:
             seen = self._beside()
         except OSError:
             return None
-        if self._own(seen) != self._own(self._seen):
+        changed = self._own(seen) != self._own(self._seen)
+        if changed:
             self._changed = now
         same = seen == self._seen and now - self._looked < LEAST_LOOKS
         if same and not self._more and not self._trials.waiting:
@@ -308,9 +310,16 @@ class ReopenWatch:
             self._names |= {os.path.basename(file) for file in files}  # noqa: PTH119
             found = list(itertools.islice(self._due(source, now), AT_ONCE + 1))
         except (InputError, InputMissingError, OSError, RuntimeError, KeyError, ValueError):
-            return None  # being written: its parts do not fit together at this moment
+            found = []  # being written: its parts do not fit together at this moment
+        if changed and not found:
+            # HDF5 shows a file as it was as long as anything of it is open in this process, and
+            # an error may keep a handle in a circle of references.
+            gc.collect()
+        if not found:
+            self._more = False
+            return None
         self._more = len(found) > AT_ONCE
-        return Arrivals(source, tuple(found[:AT_ONCE])) if found else None
+        return Arrivals(source, tuple(found[:AT_ONCE]))
 
     def used(self, arrival: Arrival) -> None:
         """See :class:`Watch`."""
