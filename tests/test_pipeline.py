@@ -391,7 +391,7 @@ def test_check_of_the_demo_runs_nothing(tmp_path, monkeypatch, capsys):
     assert checked("demo") == 0
     shown = capsys.readouterr().out
     assert "[simulate]: 192 simulated frames → demo/scan: to do" in shown
-    assert "6 steps can run." in shown
+    assert "7 steps can run." in shown
     assert list(tmp_path.iterdir()) == []
 
 
