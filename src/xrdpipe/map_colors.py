@@ -45,6 +45,21 @@ STATUS_COLORS = {
 }
 
 
+STATUS_WORDS = {
+    FrameStatus.PENDING: "still to come",
+    FrameStatus.OK: "good",
+    FrameStatus.MISSING: "no frame",
+    FrameStatus.UNREADABLE: "frame unreadable",
+    FrameStatus.CORRUPT: "frame corrupt",
+    FrameStatus.WRONG_SHAPE: "frame of another shape",
+    FrameStatus.EMPTY: "frame empty",
+    FrameStatus.DUPLICATE: "frame a duplicate",
+    FrameStatus.SKIPPED: "frame skipped",
+    PixelStatus.OUTSIDE_GRID: "pattern covers too little of the model's range",
+    PixelStatus.MODEL_FAILED: "model gave no number",
+}
+
+
 @dataclass(frozen=True)
 class ColorClass:
     """One kind of pixel of a map that is no number.
@@ -139,6 +154,5 @@ def statuses(phase_map: PhaseMap) -> tuple[NDArray[np.int16], tuple[ColorClass, 
     for member in (m for m in [*FrameStatus, *PixelStatus] if (phase_map.status == m).any()):
         same = phase_map.status == member
         indices[same] = len(classes)
-        label = member.name.lower().replace("_", " ")
-        classes.append(ColorClass(label, STATUS_COLORS[member], int(same.sum())))
+        classes.append(ColorClass(STATUS_WORDS[member], STATUS_COLORS[member], int(same.sum())))
     return indices, tuple(classes)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrdpipe import schema
-from xrdpipe.map_colors import combination_label
+from xrdpipe.map_colors import STATUS_WORDS, combination_label
 from xrdpipe.maps import PhaseMap, decide
 from xrdpipe.schema import FrameStatus
 from xrdpipe.store.exports import xye_text
@@ -22,7 +22,7 @@ from xrdpipe.store.map_record import MapRecord
 from xrdpipe.types import BoolArray
 from xrdpipe.viewer.plane import Pixel, Plane, plane_of
 from xrdpipe.viewer.spectra import Spectra, Spectrum
-from xrdpipe.viewer.views import STATUS_WORDS, MapView, pixels, view_of
+from xrdpipe.viewer.views import MapView, pixels, view_of
 
 if TYPE_CHECKING:
     from xrdpipe.viewer.raw_frames import RawFrames

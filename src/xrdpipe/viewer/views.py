@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xrdpipe.map_colors import NO_DATA_COLOR, STATUS_COLORS, combinations
+from xrdpipe.map_colors import NO_DATA_COLOR, STATUS_WORDS, combinations, statuses
 from xrdpipe.maps import PhaseMap
-from xrdpipe.schema import FrameStatus, PixelStatus
+from xrdpipe.schema import FrameStatus
 from xrdpipe.types import BoolArray
 
 TOGETHER, CONFIDENCE, UNKNOWN, NUMBER, STATUS = (
@@ -20,20 +20,6 @@ TOGETHER, CONFIDENCE, UNKNOWN, NUMBER, STATUS = (
     "status",
 )
 PROBABILITY, SPREAD = "probability: ", "spread: "
-
-STATUS_WORDS = {
-    FrameStatus.PENDING: "still to come",
-    FrameStatus.OK: "good",
-    FrameStatus.MISSING: "no frame",
-    FrameStatus.UNREADABLE: "frame unreadable",
-    FrameStatus.CORRUPT: "frame corrupt",
-    FrameStatus.WRONG_SHAPE: "frame of another shape",
-    FrameStatus.EMPTY: "frame empty",
-    FrameStatus.DUPLICATE: "frame a duplicate",
-    FrameStatus.SKIPPED: "frame skipped",
-    PixelStatus.OUTSIDE_GRID: "pattern covers too little of the model's range",
-    PixelStatus.MODEL_FAILED: "model gave no number",
-}
 
 
 @dataclass(frozen=True)
@@ -151,16 +137,9 @@ def _dark_to_light(n: int) -> list[str]:
 
 
 def _status(phase_map: PhaseMap) -> MapView:
-    members = list(STATUS_COLORS)
-    place = np.full(256, np.nan)
-    place[[int(member) for member in members]] = np.arange(len(members))
-    values = place[phase_map.status]
-    legend = [
-        (STATUS_COLORS[member], f"{STATUS_WORDS[member]}: {pixels(total)}")
-        for member in members
-        if (total := int(np.count_nonzero(phase_map.status == member)))
-    ]
-    return _categories(phase_map, values, tuple(STATUS_COLORS.values()), legend)
+    indices, classes = statuses(phase_map)
+    legend = [(kind.color, f"{kind.label}: {pixels(kind.count)}") for kind in classes]
+    return _categories(phase_map, indices, tuple(kind.color for kind in classes), legend)
 
 
 def _together(phase_map: PhaseMap) -> MapView:
