@@ -126,9 +126,10 @@ class _Block(nn.Module):
             self.shortcut = nn.Conv1d(inside, outside, 1, stride, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        inner = torch.relu(self.first_norm(self.first(features)))
+        # In place: a copy of every feature map would cost 5 % of the time.
+        inner = self.first_norm(self.first(features)).relu_()
         inner = self.second_norm(self.second(inner))
-        return torch.relu(inner + self.shortcut(features))
+        return cast(Tensor, inner.add_(self.shortcut(features)).relu_())
 
 
 class SmallResNet(nn.Module):
@@ -175,8 +176,7 @@ class SmallResNet(nn.Module):
 
     def latent(self, views: Tensor) -> Tensor:
         """Position-preserving features before the head, shape (N, F)."""
-        features = self.stem_norm(self.stem(views))
-        features = torch.relu(features * self.gain + self.offset)
+        features = torch.addcmul(self.offset, self.stem_norm(self.stem(views)), self.gain).relu_()
         features = torch.relu(self.squeeze(self.body(features)))
         return features.flatten(1)
 
