@@ -448,6 +448,34 @@ def test_a_region_gives_its_mean_and_its_file(tmp_path):
     page.close()
 
 
+def test_the_scale_is_that_of_everything_drawn(tmp_path):
+    page = page_of(made_map(tmp_path / "map.h5"))
+    page.explorer.pixel = (0, 0)
+    page._update_pixel()
+    page._select_region(BOX)
+    linear = {
+        (name, edge): np.asarray(source(page, name)[edge], float)
+        for name, edge in (
+            ("external", "y"), ("region", "y"), ("errors", "low"), ("errors", "high")
+        )
+    }  # fmt: skip
+    assert (linear["errors", "low"] < 0).any()
+
+    def expect(of):
+        for (name, edge), values in linear.items():
+            np.testing.assert_allclose(source(page, name)[edge], of(values), rtol=1e-6)
+
+    page.scale.value = "square root"
+    expect(lambda y: np.sign(y) * np.abs(y) ** 0.5)
+    page.scale.value = "logarithmic"
+    expect(lambda y: np.log10(y, where=y > 0, out=np.full_like(y, np.nan)))
+    saved = page.explorer.spectrum[0].intensity
+    page.scale.value = "linear"
+    expect(lambda y: y)
+    np.testing.assert_array_equal(page.explorer.spectrum[0].intensity, saved)
+    page.close()
+
+
 def test_sliders_decide_anew(tmp_path):
     page = page_of(made_map(tmp_path / "map.h5"))
     before = page.legend.text

@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 
 from xrdpipe.crystal import PhaseLines
 from xrdpipe.map_colors import NO_DATA_COLOR, PHASE_COLORS
+from xrdpipe.types import FloatArray
 from xrdpipe.viewer.plane import Pixel, Plane
+from xrdpipe.viewer.scales import SCALES
 from xrdpipe.viewer.scripts import EQUAL_SCALE
 from xrdpipe.viewer.spectra import Spectrum
 from xrdpipe.viewer.views import MapView
@@ -248,6 +250,7 @@ class PatternFigure:
             )
         )
         self.figure.xaxis.visible = False  # the lines below have the same
+        self.scale = next(iter(SCALES))
         self.sources: dict[str, ColumnDataSource] = {}
         self._band = ColumnDataSource({"x": [], "low": [], "high": []}, name="errors")
         band = self.figure.varea("x", "low", "high", fill_color="#888888", fill_alpha=0.35,
@@ -362,6 +365,14 @@ class PatternFigure:
         )
         return [drawn, spans, target]
 
+    def rescale(self, name: str) -> None:
+        """Draw on one of :data:`~xrdpipe.viewer.scales.SCALES` what is shown from now on."""
+        self.scale = name
+        self.figure.yaxis.formatter = SCALES[name].label()
+
+    def _height(self, values: FloatArray) -> NDArray[np.float64]:
+        return SCALES[self.scale].drawn(np.asarray(values, dtype=np.float64))
+
     def show(self, spectra: Sequence[Spectrum]) -> None:
         """Draw the patterns of a pixel; none clears them."""
         held = {spectrum.name: spectrum for spectrum in spectra}
@@ -369,9 +380,10 @@ class PatternFigure:
             if name in ("fit", "background", "region"):
                 continue
             one = held.get(name)
-            x, y = ([], []) if one is None else (one.two_theta, one.intensity)
+            x, y = ([], []) if one is None else (one.two_theta, self._height(one.intensity))
             source.data = {"x": x, "y": y}
-        self._band.data = _band(spectra[0]) if spectra else {"x": [], "low": [], "high": []}
+        band = _band(spectra[0]) if spectra else {"x": [], "low": [], "high": []}
+        self._band.data = band | {edge: self._height(band[edge]) for edge in ("low", "high")}
 
     def show_lines(self, phases: Collection[int]) -> None:
         """Show the lines of some phases only."""
@@ -384,12 +396,13 @@ class PatternFigure:
         for name in ("fit", "background"):
             data: dict[str, Any] = {"x": [], "y": []}
             if fit is not None:
-                data = {"x": fit.two_theta, "y": fit.total if name == "fit" else fit.background}
+                y = fit.total if name == "fit" else fit.background
+                data = {"x": fit.two_theta, "y": self._height(y)}
             self.sources[name].data = data
 
     def show_region(self, mean: Spectrum | None) -> None:
         """Draw the mean of the region, or none."""
-        x, y = ([], []) if mean is None else (mean.two_theta, mean.intensity)
+        x, y = ([], []) if mean is None else (mean.two_theta, self._height(mean.intensity))
         self.sources["region"].data = {"x": x, "y": y}
 
 

@@ -36,6 +36,7 @@ from xrdpipe.viewer.figures import (
     PatternFigure,
     ProbabilityFigure,
 )
+from xrdpipe.viewer.scales import SCALES
 from xrdpipe.viewer.scripts import HANDS
 from xrdpipe.viewer.spectra import Spectrum, mean_of_rows
 from xrdpipe.viewer.views import TOGETHER, choices, pixels
@@ -278,7 +279,12 @@ class Page:
         if len(names) <= IN_LEGEND:
             self.lines.value = ALL_PHASES
         self.lines.on_change("value", lambda attr, old, new: self._update_lines())
-        return row(self.fit, self.lines, self.save_pixel)
+        self.scale = Select(
+            title="", value=self.pattern.scale, options=list(SCALES), width=110,
+            margin=(2, 5, 2, 5), name="scale",
+        )  # fmt: skip
+        self.scale.on_change("value", lambda attr, old, new: self._rescale(new))
+        return row(self.fit, self.lines, self.scale, self.save_pixel)
 
     def _bind(self) -> None:
         """Clicks, keys and regions."""
@@ -358,6 +364,11 @@ class Page:
         self.about_pattern.visible = self.tabs.active == 0
         self.about_frame.visible = self.tabs.active == 1
         self._update_frame()
+
+    def _rescale(self, name: str) -> None:
+        self.pattern.rescale(name)
+        self._update_pixel()
+        self.pattern.show_region(self._mean)
 
     # --- what is shown -----------------------------------------------------------------------
 
