@@ -77,6 +77,13 @@ def test_the_numbers_are_those_of_the_file(made):
     assert told["wavelength_angstrom"] == GRID.wavelength
 
 
+def test_the_head_states_wavelength_and_energy(made):
+    path, _, page = made
+    with PatternsFile(path.with_name("patterns.h5")) as source:
+        wavelength = source.wavelength
+    assert f"{wavelength:.5g} Å ({12.39842 / wavelength:.4g} keV)" in text_of(page)
+
+
 def test_it_is_one_file_that_loads_nothing(made):
     _, outcome, page = made
     assert outcome.path.name == "map_report.html"

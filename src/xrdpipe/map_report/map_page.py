@@ -144,7 +144,7 @@ def headline(content: Content) -> str:
     parts = [f"{shape}, {content.summary.with_result} with a result"]
     if measured is not None:
         parts[0] += f", from {measured.n_frames} frames"
-        parts.append(f"{measured.wavelength:.5g} Å ({HC / measured.wavelength:.4g} keV)")
+        parts.append(f"{measured.wavelength:.5g} Å ({HC / measured.wavelength / 1000:.4g} keV)")
     if size := _spacing(scan):
         parts.append(size)
     parts.append(f"model {record.model.get('name', 'unknown')}")
