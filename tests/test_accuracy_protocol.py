@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,8 +16,11 @@ import pytest
 
 from xrdpipe import metrics
 from xrdpipe.errors import InputError
+from xrdpipe.nn.inference import load_model
+from xrdpipe.nn.model_folder import find_model
 from xrdpipe.phases import distractor_phases, shipped_phases
 from xrdpipe.simulation.frame import expected_counts
+from xrdpipe.store.map_record import read_map_record
 from xrdpipe.store.truth import read_truth
 
 ROOT = Path(__file__).parents[1]
@@ -492,6 +496,24 @@ def test_loss_at_another_wavelength_counts_what_is_seen_at_both():
     assert found["accuracy"]["value"] == pytest.approx(1 - lost / 2)
 
 
+def test_accuracy_by_what_is_missing():
+    presence = np.zeros((3, 2, 10), bool)
+    presence[:, 0, :4] = True
+    decision = presence.astype(np.int8)
+    decision[1, 0, :4] = 0  # the map that lacks a range misses the first phase
+    said = [evaluate.Answers(decision.astype(float), decision, None)]
+    plans = [SimpleNamespace(blind=blind) for blind in (None, (5.0, 8.0), None)]
+    complete, blind = evaluate._by_coverage(group_of(presence), said, plans)
+    assert (complete["blind"], complete["maps"]) == (None, 2)
+    assert complete["accuracy"] == {"a": 1, "b": 1}
+    assert (blind["blind"], blind["maps"]) == ((5.0, 8.0), 1)
+    assert blind["accuracy"] == {"a": pytest.approx(0.6), "b": 1}
+    assert blind["constant"] == pytest.approx(0.8)
+    cells = report._coverage({"coverage": {"ours": {"masked": [complete, blind]}}}).splitlines()
+    assert cells[0] == "| method, variant | complete (2 maps) | without 5.0-8.0° (1 maps) |"
+    assert cells[-1] == "| ours, masked | 100.0 | 80.0 |"
+
+
 def test_unknown_phase_is_told_by_its_score():
     random = np.random.default_rng(9)
     foreign = np.where(random.random((4, 60)) < 0.5, 0, -1)
@@ -515,8 +537,73 @@ def test_unknown_phase_is_told_by_its_score():
     assert found["false_presence"]["a"]["with"]["value"] == 0
     assert found["false_presence"]["b"]["with"]["value"] == 1
     assert found["false_presence"]["b"]["without"]["value"] == 0
+    assert found["flagged"] is None
+    flagged = [dataclasses.replace(said[0], flagged=(score > 0.5) | (foreign < 0))]
+    found = evaluate._unknown(group, flagged, weights)
+    assert found["flagged"]["with"]["value"] == 1
+    assert found["flagged"]["without"]["value"] == 1
     silent = [dataclasses.replace(said[0], unknown=None)]
     assert evaluate._unknown(group, silent, weights)["auroc"] is None
+
+
+def test_patterns_without_spottiness_are_mapped_as_such(made):
+    cache, _, _ = made
+    plans = cache.protocol.of_set("independent")
+    full, plain = (
+        evaluate.map_answers(cache, plans, f"hydrothermal-dac{ending}", "masked")
+        for ending in ("", "+plain")
+    )
+    assert full.probability.shape == plain.probability.shape
+    assert np.abs(full.probability - plain.probability).max() > 1e-3
+    copy = evaluate.without_spottiness(cache.patterns(plans[0]))
+    with h5py.File(copy) as file:
+        names: list[str] = []
+        file.visit_links(names.append)
+    assert not [name for name in names if "spottiness" in name]
+    lacks = {
+        path.name.split("_")[1]: read_map_record(path).model["channels_absent"]
+        for path in copy.parent.glob("map_*")
+    }
+    assert lacks == {"hydrothermal-dac": "", "hydrothermal-dac+plain": "spottiness"}
+    for plan in plans:
+        for path in (
+            evaluate.without_spottiness(cache.patterns(plan)),
+            *cache.of(plan).glob("map_*"),
+        ):
+            path.unlink()
+
+
+def test_members_are_models_of_their_own(tmp_path):
+    alone = part("members").split("hydrothermal-dac", tmp_path)
+    whole = load_model(find_model("hydrothermal-dac"), "cpu")
+    models = [load_model(folder, "cpu") for folder in alone]
+    assert [model.card.weights for model in models] == [(w,) for w in whole.card.weights]
+    random = np.random.default_rng(4)
+    patterns = random.poisson(50, (3, whole.card.grid.size)).astype(np.float32)
+    together = whole.predict(patterns, np.ones_like(patterns), np.zeros_like(patterns))
+    each = [m.predict(patterns, np.ones_like(patterns), np.zeros_like(patterns)) for m in models]
+    np.testing.assert_allclose(
+        np.mean([one.probability for one in each], axis=0), together.probability, atol=1e-6
+    )
+    assert part("members").split("hydrothermal-dac", tmp_path) == alone
+
+
+def test_held_out_command_scores_every_variant(tiny, tmp_path):
+    document = tmp_path / "accuracy.md"
+    document.write_text("<!-- accuracy-held-out -->\nold\n<!-- /accuracy-held-out -->")
+    part("__main__").main(
+        ["held-out", "--protocol", str(tiny), "--blocks", "1", "--model", "ours=hydrothermal-dac",
+         "-o", str(tmp_path / "held_out.json"), "--doc", str(document)]
+    )  # fmt: skip
+    result = json.loads((tmp_path / "held_out.json").read_text())
+    for variant in evaluate.VARIANTS:
+        scores = result["scores"]["ours"][variant]
+        # Phases that cannot be seen are there only where everything counts.
+        visible, everything = (result["truth"][variant][s]["positives"] for s in evaluate.SUBSETS)
+        assert all(0 < visible[name] < everything[name] for name in visible)
+        assert scores["goals"]["mean"]["auroc"]["value"] > 0.9
+        assert scores["everything"]["mean"]["auroc"]["value"] > 0.7
+    assert document.read_text().count("| ours, ") == 3
 
 
 def test_score_command_writes_results_tables_and_figures(made, tiny, tmp_path, capsys):

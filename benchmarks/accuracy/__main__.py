@@ -1,4 +1,4 @@
-"""Maps, scores, public data, and the paper's networks: one command, four parts.
+"""Maps, scores, public data, and the paper's networks: one command, a part for each.
 
     python -m benchmarks.accuracy maps --work CACHE
     python -m benchmarks.accuracy score --work CACHE --model ours=A --model ours=B --model nnls=C
@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from xrdpipe.stages.versions import software_versions
+from xrdpipe.types import Grid
 
 from . import paper, paper_report, public_data, unknown_scores
 from .evaluate import evaluate, known_truth, map_answers
+from .held_out import held_out
 from .maps import Cache, make_maps
+from .members import split
 from .protocol import MAIN, PROTOCOL, Protocol, drawn_shares, load_protocol
-from .report import draw_figures, tables, write_tables
+from .report import draw_figures, members, tables, write_tables
+from .report import held_out as held_out_table
 
 HERE = Path(__file__).parents[1]
 
@@ -104,6 +108,29 @@ def _score(given: argparse.Namespace) -> None:
             _say(str(path))
 
 
+def _members(given: argparse.Namespace) -> None:
+    protocol = load_protocol(given.protocol)
+    folder = given.work / "members"
+    folder.mkdir(parents=True, exist_ok=True)
+    one, together = "one network", "ensemble"
+    methods = {one: split(given.ensemble, folder), together: [given.ensemble]}
+    methods |= _methods(given.model)
+    cache = Cache(given.work, protocol)
+    result = evaluate(cache, methods, MAIN, _say, repeats=given.repeats, keep=given.keep)
+    result = {"protocol_sha256": protocol.sha256, **result, "versions": software_versions()}
+    given.output.write_text(compact(result), encoding="utf-8")
+    _publish(given, {"accuracy-members": members(result, one, together)})
+
+
+def _held_out(given: argparse.Namespace) -> None:
+    protocol = load_protocol(given.protocol)
+    grid = Grid(*protocol.two_theta, 0.01, protocol.wavelength)
+    result = held_out(_methods(given.model), protocol.labels, grid, _say, given.blocks)
+    result |= {"versions": software_versions(), "python": platform.python_version()}
+    given.output.write_text(compact(result), encoding="utf-8")
+    _publish(given, {"accuracy-held-out": held_out_table(result)})
+
+
 def _public(given: argparse.Namespace) -> None:
     work = given.work / "public"
     work.mkdir(parents=True, exist_ok=True)
@@ -111,6 +138,7 @@ def _public(given: argparse.Namespace) -> None:
     if given.train:
         systems = public_data.train_systems(work, given.seeds, given.recipe, _say, given.data)
     result = public_data.measure(given.model[0], systems, work, _say, given.data)
+    result |= {"versions": software_versions(), "python": platform.python_version()}
     given.output.parent.mkdir(parents=True, exist_ok=True)
     public_data.write_result(given.output, result)
     for name in result["absent"]:
@@ -179,6 +207,22 @@ def main(arguments: list[str] | None = None) -> None:
     score.add_argument("--images", type=Path, help="folder for figures")
     score.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "accuracy.json")
     score.set_defaults(run=_score)
+    seeds = parts.add_parser("members", help="the networks of an ensemble, each by itself")
+    seeds.add_argument("--ensemble", required=True, help="name or folder")
+    seeds.add_argument(
+        "--model", action="append", default=[], help="NAME=FOLDER to compare them with"
+    )
+    seeds.add_argument("--keep", action="store_true", help="read answers that were made before")
+    seeds.add_argument("--repeats", type=int, default=1000, help="bootstrap resamples")
+    seeds.add_argument(
+        "-o", dest="output", type=Path, default=HERE / "results" / "accuracy_members.json"
+    )
+    seeds.set_defaults(run=_members)
+    fresh = parts.add_parser("held-out", help="score models on fresh patterns of the generator")
+    fresh.add_argument("--model", action="append", required=True, help="NAME[=FOLDER]")
+    fresh.add_argument("--blocks", type=int, default=16, help="of 256 patterns")
+    fresh.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "held_out.json")
+    fresh.set_defaults(run=_held_out)
     networks = parts.add_parser("paper", help="train and score the networks of Li et al. (2024)")
     networks.add_argument("--maps", type=Path, help="cache with maps (default: that of --work)")
     networks.add_argument("--seeds", type=int, default=3, help="of the multi-task networks")
@@ -193,7 +237,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     networks.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "paper.json")
     networks.set_defaults(run=_paper)
-    for part in (maps, score, networks):
+    for part in (maps, score, seeds, fresh, networks):
         part.add_argument("--protocol", type=Path, default=PROTOCOL)
     for part in (maps, score):
         part.add_argument(
@@ -212,9 +256,9 @@ def main(arguments: list[str] | None = None) -> None:
     unknown.add_argument("--protocol", type=Path, default=PROTOCOL)
     unknown.add_argument("-o", dest="output", type=Path, default=HERE / "results" / "unknown.json")
     unknown.set_defaults(run=_unknown)
-    for part in (maps, score, public, unknown, networks):
+    for part in (maps, score, seeds, public, unknown, networks):
         part.add_argument("--work", type=Path, required=True, help="cache folder")
-    for part in (score, public, unknown, networks):
+    for part in (score, seeds, fresh, public, unknown, networks):
         part.add_argument("--doc", type=Path, help="document with the markers of the tables")
     given = parser.parse_args(arguments)
     given.run(given)

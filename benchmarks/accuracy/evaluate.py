@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ SUBSETS = ("goals", "everything")
 
 PRIORS = (0.5, 0.1, 0.02)
 
-NEIGHBOURS = "+neighbours"
-"""Behind a model: ``map --neighbours``."""
+NEIGHBOURS, PLAIN = "neighbours", "plain"
+"""Behind a model and a plus: ``map --neighbours``, and patterns that bring no spottiness."""
 
 WAVELENGTHS = ("40", "60")
 """Endings of the sets with the main samples at other wavelengths."""
@@ -76,11 +77,16 @@ class Known:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What one model said; arrays are (maps, K, pixels), ``unknown`` (maps, pixels) or None."""
+    """What one model said; arrays are (maps, K, pixels).
+
+    ``unknown`` and ``flagged`` (maps, pixels) are its unknown score, and whether that is above
+    the model's threshold; None for models that have none.
+    """
 
     probability: FloatArray
     decision: NDArray[np.int8]
     unknown: FloatArray | None
+    flagged: BoolArray | None = None
 
 
 Seeds = Sequence[Answers]
@@ -114,27 +120,29 @@ def map_answers(
     cache, plans
         The maps.
     model
-        Folder or shipped name; with ``+neighbours`` behind it pixels are told of their neighbours.
+        Folder or shipped name; with ``+neighbours`` behind it pixels are told of their neighbours,
+        with ``+plain`` the patterns come without spottiness.
     variant
         ``masked`` or ``unmasked``.
     keep
         Read maps that this model made before. Its weights are checked, not the program.
     """
-    name, plus, _ = model.partition(NEIGHBOURS)
+    name, plus, ending = model.partition("+")
     folder = find_model(name)
     mark = model_sha256(folder)[:12]
-    probability, decision, unknown = [], [], []
+    probability, decision, unknown, flagged = [], [], [], []
     for plan in plans:
-        output = cache.of(plan) / f"map_{folder.name}{plus}_{mark}_{variant}.h5"
+        output = cache.of(plan) / f"map_{folder.name}{plus}{ending}_{mark}_{variant}.h5"
         ny, nx = plan.shape
         if not (keep and output.exists()):
+            patterns = cache.patterns(plan)
             xrdpipe.map(
-                patterns=str(cache.patterns(plan)),
+                patterns=str(without_spottiness(patterns) if ending == PLAIN else patterns),
                 model=str(folder),
                 variant=variant,
                 scan_shape=f"{ny}x{nx}",
                 prior=0.5,
-                neighbours=bool(plus),
+                neighbours=ending == NEIGHBOURS,
                 output=output,
                 png=False,
                 restart=True,
@@ -143,20 +151,42 @@ def map_answers(
         order = [stored.phase_names.index(name) for name in cache.protocol.labels]
         probability.append(stored.probability[order].reshape(len(order), -1))
         decision.append(stored.decision[order].reshape(len(order), -1))
-        unknown.append(_unknown_score(output))
-    found = [entry for entry in unknown if entry is not None]
+        if (found := _of_unknown(output)) is not None:
+            unknown.append(found[0])
+            flagged.append(found[1])
+    told = len(unknown) == len(plans)
     return Answers(
         np.stack(probability),
         np.stack(decision),
-        np.stack(found) if len(found) == len(plans) else None,
+        np.stack(unknown) if told else None,
+        np.stack(flagged) if told else None,
     )
 
 
-def _unknown_score(path: Path) -> FloatArray | None:
-    """How much of each pixel no known phase explains, shape (pixels,); None if the map lacks it."""
+def without_spottiness(patterns: Path) -> Path:
+    """A copy as other programs integrate, which bring no spottiness; made once."""
+    copy = patterns.with_name(f"{patterns.stem}_plain.h5")
+    if not copy.exists():
+        unfinished = copy.with_suffix(".part")
+        shutil.copyfile(patterns, unfinished)
+        with h5py.File(unfinished, "r+") as file:
+            names: list[str] = []
+            file.visit_links(names.append)
+            for name in names:
+                if name.endswith("/spottiness"):
+                    del file[name]
+        unfinished.rename(copy)
+    return copy
+
+
+def _of_unknown(path: Path) -> tuple[FloatArray, BoolArray] | None:
+    """Unknown score and whether it is above the threshold, (pixels,) each; None if not there."""
     with h5py.File(path) as file:
-        name = "entry/phase_map/unknown/score"
-        return np.asarray(file[name][()], dtype=float).ravel() if name in file else None
+        group = file.get("entry/phase_map/unknown")
+        if group is None:
+            return None
+        score, flag = (np.asarray(group[name][()]).ravel() for name in ("score", "flag"))
+        return score.astype(float), flag > 0
 
 
 def joined(parts: Sequence[Known] | Seeds) -> Any:
@@ -219,7 +249,7 @@ def evaluate(
     weights = {name: map_weights(len(group.presence), repeats) for name, group in known.items()}
     result: dict[str, Any] = {
         "methods": {
-            method: [model_sha256(find_model(model.partition(NEIGHBOURS)[0])) for model in models]
+            method: [model_sha256(find_model(model.partition("+")[0])) for model in models]
             for method, models in methods.items()
         },
         "truth": {name: _truth_numbers(group) for name, group in known.items()},
@@ -227,7 +257,11 @@ def evaluate(
     for method, by_variant in said.items():
         say(f"{method}: scoring")
         for variant, by_set in by_variant.items():
-            for part, content in _of_method(known, by_set, weights).items():
+            parts = _of_method(known, by_set, weights)
+            if "main" in known:
+                plans = [plan for name in MAIN for plan in cache.protocol.of_set(name)]
+                parts["coverage"] = _by_coverage(known["main"], by_set["main"], plans)
+            for part, content in parts.items():
                 result.setdefault(part, {}).setdefault(method, {})[variant] = content
     result["paired"] = _paired(known, said, weights)
     return result
@@ -485,16 +519,43 @@ def _wavelength_loss(
     }
 
 
+def _by_coverage(group: Known, seeds: Seeds, plans: Sequence[MapPlan]) -> list[dict[str, Any]]:
+    """Accuracy at the goals by the range of 2θ that a map lacks; few maps each, so no interval."""
+    table = []
+    for blind in sorted({plan.blind for plan in plans}, key=lambda entry: entry or (0.0, 0.0)):
+        maps = np.array([plan.blind == blind for plan in plans])
+        rows = _phase_rows(group, seeds, maps[None].astype(float), "goals")
+        table.append(
+            {
+                "blind": blind,
+                "maps": int(maps.sum()),
+                "accuracy": {
+                    name: float(rows[k]["accuracy"][0]) for k, name in enumerate(group.names)
+                },
+                "constant": float(np.mean([phase["constant"][0] for phase in rows])),
+            }
+        )
+    return table
+
+
 def _unknown(group: Known, seeds: Seeds, weights: FloatArray) -> dict[str, Any]:
     """How well the unknown score tells an unknown phase, and what is taken for it."""
     there = group.extra["foreign"] >= 0
     clear = (group.extra["foreign_fraction"] >= 0.1) & (group.extra["foreign_signal_to_noise"] >= 5)
     scored = [said.unknown for said in seeds if said.unknown is not None]
-    table: dict[str, Any] = {"auroc": None, "false_presence": {}}
+    table: dict[str, Any] = {"auroc": None, "flagged": None, "false_presence": {}}
     if len(scored) == len(seeds):
         table["auroc"] = {
             subset: interval(mean_rows([auroc_rows(there, s, use, weights) for s in scored]))
             for subset, use in (("goals", ~there | clear), ("everything", np.ones_like(there)))
+        }
+    flags = [said.flagged for said in seeds if said.flagged is not None]
+    if len(flags) == len(seeds):
+        each = [decision_scores(there, flag.astype(np.int8), ~there | clear, weights)
+                for flag in flags]  # fmt: skip
+        table["flagged"] = {
+            place: interval(mean_rows([rows[name] for rows in each]))
+            for place, name in (("with", "recall"), ("without", "false_presence"))
         }
     for k, name in enumerate(group.names):
         table["false_presence"][name] = {

@@ -17,6 +17,7 @@ import numpy as np
 
 import xrdpipe
 from xrdpipe.errors import InputMissingError
+from xrdpipe.nn.model_folder import find_model, model_sha256
 from xrdpipe.store.maps import read_map
 
 from .report import _table
@@ -272,7 +273,11 @@ def measure(
     """Probabilities of every phase in every measurement; nothing is chosen on them."""
     work.mkdir(parents=True, exist_ok=True)
     there = available(data)
-    result: dict[str, Any] = {"absent": [name for name in MEASURED if name not in there]}
+    result: dict[str, Any] = {
+        "absent": [name for name in MEASURED if name not in there],
+        "model": {"name": shipped, "sha256": model_sha256(find_model(shipped))},
+        "trained": {system: [_record(model) for model in of] for system, of in systems.items()},
+    }
     result["negatives"] = {}
     for name in there:
         say(f"{shipped}: {name}")
@@ -287,6 +292,13 @@ def measure(
                     answers(model, name, work, data) for model in models
                 ]
     return result
+
+
+def _record(model: str) -> dict[str, Any]:
+    """Hash and seed of a trained model, and what its training took."""
+    report = json.loads((Path(model) / "report.json").read_text(encoding="utf-8"))
+    kept = ("seed", "patterns_seen", "seconds_of_this_session")
+    return {"sha256": model_sha256(model)} | {key: report[key] for key in kept}
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:

@@ -57,6 +57,7 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
                 made[f"accuracy-{name}-{subset}"] = _accuracy(result, name, subset)
     if "main" in result["truth"]:
         made["accuracy-alone"] = _alone(result)
+        made["accuracy-coverage"] = _coverage(result)
     if any(name.startswith("main-") for name in result["truth"]):
         made["accuracy-wavelength"] = _wavelength(result)
     if result["paired"]:
@@ -104,7 +105,7 @@ def _accuracy(result: Mapping[str, Any], name: str, subset: str) -> str:
                 percent(scores["exact_match"]),
                 plain(scores["mean"]["mcc"]),
                 plain(scores["mean"]["f1"]),
-                " / ".join(f"{100 * s:.1f}" for s in scores["accuracy_of_each_seed"]),
+                _seeds(scores),
                 f"{100 * undetermined:.1f}",
             ]
         )
@@ -129,6 +130,20 @@ def _alone(result: Mapping[str, Any]) -> str:
             cells = [f"{plain(score, ranged=True)}, n = {score['positives']}" for score in scores]
             rows.append([label, subset, *cells])
     return _table(["method, variant", "positives", *names], rows)
+
+
+def _coverage(result: Mapping[str, Any]) -> str:
+    ranges = next(_each(result["coverage"]))[1]
+    rows = [["best constant answer", *(f"{100 * entry['constant']:.1f}" for entry in ranges)]]
+    for label, entries in _each(result["coverage"]):
+        means = [sum(e["accuracy"].values()) / len(e["accuracy"]) for e in entries]
+        rows.append([label, *(f"{100 * mean:.1f}" for mean in means)])
+    head = ["method, variant"]
+    for entry in ranges:
+        blind = entry["blind"]
+        missing = "complete" if blind is None else f"without {blind[0]:.1f}-{blind[1]:.1f}°"
+        head.append(f"{missing} ({entry['maps']} maps)")
+    return _table(head, rows)
 
 
 def _wavelength(result: Mapping[str, Any]) -> str:
@@ -187,7 +202,7 @@ def _foreign(result: Mapping[str, Any]) -> str:
             cells = [percent(phases[name]["false_presence"], ranged=True) for name in names]
         method, variant = label.rsplit(", ", 1)
         unknown = result.get("unknown", {}).get(method, {}).get(variant)
-        with_unknown, score = ["–"] * len(names), ["–", "–"]
+        with_unknown, score = ["–"] * len(names), ["–", "–", "–"]
         if unknown:
             found = unknown["false_presence"]
             with_unknown = [
@@ -195,6 +210,8 @@ def _foreign(result: Mapping[str, Any]) -> str:
             ]
             if unknown["auroc"]:
                 score = [plain(unknown["auroc"][subset], ranged=True) for subset in SUBSETS]
+                flagged = unknown["flagged"]
+                score.append(f"{percent(flagged['with'])} ({percent(flagged['without'])})")
         rows.append([label, *cells, *with_unknown, *score])
     head = [
         "method, variant",
@@ -202,7 +219,76 @@ def _foreign(result: Mapping[str, Any]) -> str:
         *(f"{name} where an unknown is (is not)" for name in names),
         "unknown: AUROC, goals",
         "everything",
+        "flagged where an unknown is (is not)",
     ]
+    return _table(head, rows)
+
+
+def held_out(result: Mapping[str, Any]) -> str:
+    """The methods on held-out patterns of the generator."""
+    rows = []
+    for variant, numbers in result["truth"].items():
+        best = [
+            [100 * max(share, 1 - share) for share in numbers[subset]["prevalence"].values()]
+            for subset in SUBSETS
+        ]
+        each = [f"{share:.1f} / 0.500" for share in best[0]]
+        means = [f"{sum(shares) / len(shares):.1f}" for shares in best]
+        rows.append([f"best constant answer, {variant}", *each, means[0], "–", means[1]])
+    for label, by_subset in _each(result["scores"]):
+        visible, everything = (by_subset[subset] for subset in SUBSETS)
+        rows.append(
+            [
+                label,
+                *(
+                    f"{percent(phase['accuracy'])} / {plain(phase['auroc'])}"
+                    for phase in visible["phases"].values()
+                ),
+                percent(visible["mean"]["accuracy"], ranged=True),
+                _seeds(visible),
+                percent(everything["mean"]["accuracy"], ranged=True),
+            ]
+        )
+    names = next(iter(result["truth"].values()))["goals"]["positives"]
+    head = ["method, variant", *names, "mean of what is visible (95 %)", "each seed",
+            "everything: mean (95 %)"]  # fmt: skip
+    pixels = next(iter(result["truth"].values()))["pixels"]
+    return f"{_table(head, rows)}\n\n{pixels} patterns. Accuracy % / AUROC."
+
+
+def _seeds(scores: Mapping[str, Any]) -> str:
+    return " / ".join(f"{100 * share:.1f}" for share in scores["accuracy_of_each_seed"])
+
+
+def members(result: Mapping[str, Any], one: str, together: str) -> str:
+    """One network beside the ensemble, at the goals of the main sets.
+
+    Parameters
+    ----------
+    result
+        Of :func:`~benchmarks.accuracy.evaluate.evaluate`.
+    one, together
+        Methods: the members as seeds of one, and the ensemble.
+    """
+    rows = []
+    others = [name for name in result["paired"] if name != together]
+    for variant in VARIANTS:
+        for name in MAIN:
+            mean = {
+                method: by_variant[variant][name]["goals"]["mean"]["accuracy"]
+                for method, by_variant in result["scores"].items()
+            }
+            cells = [
+                _seeds(result["scores"][one][variant][name]["goals"]),
+                *(percent(mean[method], ranged=True) for method in (one, together)),
+            ]
+            for other in others:
+                gain = result["paired"][other][variant][name]["goals"]
+                cells += [percent(mean[other], ranged=True), percent(gain, ranged=True)]
+            rows.append([f"{variant}, {name}", *cells])
+    head = ["variant, labels", "each seed", "mean of the seeds (95 %)", "ensemble (95 %)"]
+    for other in others:
+        head += [f"{other} (95 %)", "the seeds more than that by"]
     return _table(head, rows)
 
 
