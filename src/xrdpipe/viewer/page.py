@@ -273,14 +273,14 @@ class Page:
         self.file = ColumnDataSource({"name": [""], "text": [""], "n": [0]}, name="file")
         names = self._explorer.names
         self.lines = Select(
-            title="", value=PRESENT, options=[PRESENT, ALL_PHASES, *names], width=150,
+            title="", value=PRESENT, options=[PRESENT, ALL_PHASES, *names], width=130,
             margin=(2, 5, 2, 5), visible=bool(self.pattern.lines), name="which lines",
         )  # fmt: skip
         if len(names) <= IN_LEGEND:
             self.lines.value = ALL_PHASES
         self.lines.on_change("value", lambda attr, old, new: self._update_lines())
         self.scale = Select(
-            title="", value=self.pattern.scale, options=list(SCALES), width=110,
+            title="", value=self.pattern.scale, options=list(SCALES), width=105,
             margin=(2, 5, 2, 5), name="scale",
         )  # fmt: skip
         self.scale.on_change("value", lambda attr, old, new: self._rescale(new))
