@@ -183,7 +183,7 @@ def _paper(given: argparse.Namespace) -> None:
             "python": platform.python_version(),
         }
         given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        given.output.write_text(compact(result), encoding="utf-8")
         _publish(given, paper_report.tables(result))
 
 
