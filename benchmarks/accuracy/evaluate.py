@@ -42,8 +42,8 @@ SUBSETS = ("goals", "everything")
 
 PRIORS = (0.5, 0.1, 0.02)
 
-NEIGHBOURS, PLAIN = "neighbours", "plain"
-"""Behind a model and a plus: ``map --neighbours``, and patterns that bring no spottiness."""
+NEIGHBOURS, PLAIN = "+neighbours", "+plain"
+"""Behind a model: ``map --neighbours``, and patterns that bring no spottiness."""
 
 WAVELENGTHS = ("40", "60")
 """Endings of the sets with the main samples at other wavelengths."""
@@ -127,12 +127,12 @@ def map_answers(
     keep
         Read maps that this model made before. Its weights are checked, not the program.
     """
-    name, plus, ending = model.partition("+")
+    name, ending = _asked(model)
     folder = find_model(name)
     mark = model_sha256(folder)[:12]
     probability, decision, unknown, flagged = [], [], [], []
     for plan in plans:
-        output = cache.of(plan) / f"map_{folder.name}{plus}{ending}_{mark}_{variant}.h5"
+        output = cache.of(plan) / f"map_{folder.name}{ending}_{mark}_{variant}.h5"
         ny, nx = plan.shape
         if not (keep and output.exists()):
             patterns = cache.patterns(plan)
@@ -161,6 +161,12 @@ def map_answers(
         np.stack(unknown) if told else None,
         np.stack(flagged) if told else None,
     )
+
+
+def _asked(model: str) -> tuple[str, str]:
+    """A model and what is behind it, if anything."""
+    ending = next((known for known in (NEIGHBOURS, PLAIN) if model.endswith(known)), "")
+    return model.removesuffix(ending), ending
 
 
 def without_spottiness(patterns: Path) -> Path:
@@ -249,7 +255,7 @@ def evaluate(
     weights = {name: map_weights(len(group.presence), repeats) for name, group in known.items()}
     result: dict[str, Any] = {
         "methods": {
-            method: [model_sha256(find_model(model.partition("+")[0])) for model in models]
+            method: [model_sha256(find_model(_asked(model)[0])) for model in models]
             for method, models in methods.items()
         },
         "truth": {name: _truth_numbers(group) for name, group in known.items()},

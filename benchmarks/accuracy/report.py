@@ -353,6 +353,7 @@ def _draw_detection(path: Path, part: Mapping[str, Any]) -> Path:
                 axis.set_xticks(x, [f"{float(f'{value:.2g}'):g}" for value in x], minor=False)
                 axis.minorticks_off()
             else:
+                axis.locator_params(axis="x", nbins=4)
                 axis.set_xlim(left=0, right=2 * x[-1] - EDGES[quantity][-2])
             axis.set_ylim(-0.03, 1.03)
             axis.grid(alpha=0.3)
